@@ -1,0 +1,110 @@
+"""A department's line to a gateway: signed requests, grants checked before anything is used."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from bus import httpsig
+from bus.identity import Identity
+from bus.messages import Grant, KeyRequest, Read, open_grant
+from bus.trust import Trust
+from schemas.errors import Code, DeptbusError, Malformed, Refused, Unavailable
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 30.0  # a gateway answers in milliseconds, or says 503 within its own bounds
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+_EXCEPTIONS: Mapping[int, type[DeptbusError]] = {400: Malformed, 413: Malformed, 422: Malformed, 503: Unavailable}
+
+
+class GatewayClient:
+    """Talks to one gateway, or to the next one in the list when it is away."""
+
+    def __init__(self, identity: Identity, urls: Sequence[str]) -> None:
+        self.identity = identity
+        self._urls = list(urls)
+        timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+        self._http = httpx.AsyncClient(timeout=timeout, trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def keys(
+        self,
+        trust: Trust,
+        reads: Sequence[Read],
+        *,
+        purpose: str,
+        ground: str,
+        operator: str,
+        citation: str = "",
+        case: str = "",
+        agent: str | None = None,
+    ) -> tuple[Grant, Mapping[tuple[bytes, str], bytes]]:
+        """Asks for the keys of these records. Raises `Unavailable` (then nothing is known of the answer), `Refused`, `Malformed`."""
+        request = KeyRequest(
+            request=secrets.token_bytes(16),
+            purpose=purpose,
+            ground=ground,
+            operator=operator,
+            citation=citation,
+            case=case,
+            agent=agent,
+            recipient=self.identity.kem.id,
+            reads=tuple(reads),
+        )
+        answer = await self.send("POST", "/v1/keys", request.encode(), "application/avro")
+        return open_grant(answer, request.request, self.identity.kem, trust, datetime.now(UTC))
+
+    async def post_json(self, path: str, body: Any) -> Any:
+        return json.loads(await self.send("POST", path, json.dumps(body).encode(), "application/json"))
+
+    async def get_json(self, path: str) -> Any:
+        return json.loads(await self.send("GET", path, b"", "application/json"))
+
+    async def send(self, method: str, path: str, body: bytes, content_type: str) -> bytes:
+        """The answer's body. A gateway that is away or says 503 is passed over for the next."""
+        away: Unavailable | None = None
+        for url in list(self._urls):
+            try:
+                return await self._send(url, method, path, body, content_type)
+            except Unavailable as exc:
+                away = exc
+                # The next call begins with the one that answered last.
+                self._urls.append(self._urls.pop(0))
+        raise away or Unavailable(Code.GATEWAY_UNAVAILABLE, "no gateway is known: is the stack up?")
+
+    async def _send(self, url: str, method: str, path: str, body: bytes, content_type: str) -> bytes:
+        headers = httpsig.sign(self.identity.department, method, url + path, body)
+        headers["Content-Type"] = content_type
+        try:
+            response = await self._http.request(method, url + path, content=body, headers=headers)
+        except (httpx.HTTPError, OSError) as exc:
+            raise Unavailable(Code.GATEWAY_UNAVAILABLE, f"{url} did not answer ({type(exc).__name__})") from exc
+        if len(response.content) > MAX_ANSWER_BYTES:
+            raise Malformed(Code.REQUEST_TOO_LARGE, f"{url} answered with more than {MAX_ANSWER_BYTES} bytes")
+        if response.is_success:
+            return response.content
+        raise _error(response, url)
+
+
+def _error(response: httpx.Response, url: str) -> DeptbusError:
+    """The gateway's refusal as the exception that it was there."""
+    try:
+        said = response.json()
+        code, detail = Code(said["code"]), str(said["detail"])
+    except (ValueError, KeyError, TypeError):
+        code, detail = Code.GATEWAY_UNAVAILABLE, f"{url} answered {response.status_code} without a code"
+        return Unavailable(code, detail)
+    return _EXCEPTIONS.get(response.status_code, Refused)(code, detail)

@@ -1,0 +1,146 @@
+"""A gateway's HTTP face. Routes translate; what they call decides.
+
+Every request under `/v1` is signed. Refusals are JSON `{code, detail}` with the code from the closed list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import structlog
+from fastapi import FastAPI, Request, Response
+
+from bus import httpsig, metrics
+from bus.gateway.service import Gateway
+from bus.messages import MAX_REQUEST_BYTES, KeyRequest
+from schemas.errors import Code, DeptbusError, Malformed, Misuse, Refused, Unavailable
+
+MAX_JSON_BYTES = 64 * 1024
+_STATUS = {
+    Code.REQUEST_UNSIGNED: 401,
+    Code.REQUEST_SIGNATURE: 401,
+    Code.REQUEST_DIGEST: 401,
+    Code.REQUEST_EXPIRED: 401,
+    Code.CERTIFICATE_UNKNOWN: 401,
+    Code.CERTIFICATE_EXPIRED: 401,
+    Code.CERTIFICATE_REVOKED: 401,
+    Code.CERTIFICATE_ROLE: 401,
+    Code.REQUEST_TOO_LARGE: 413,
+    Code.NOT_FOUND: 404,
+    Code.STATE_INVALID: 409,
+}
+
+log = structlog.get_logger()
+
+
+def create_app(gateway: Gateway) -> FastAPI:
+    """The application over a started gateway."""
+    app = FastAPI(title="deptbus gateway", version="1", docs_url=None, redoc_url=None)
+
+    @app.exception_handler(DeptbusError)
+    async def refuse(request: Request, error: DeptbusError) -> Response:
+        route = request.scope.get("route")
+        metrics.REQUESTS.labels(route=getattr(route, "path", "none"), outcome=error.code.value).inc()
+        return _json({"code": error.code.value, "detail": error.detail}, status_of(error))
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        """The process runs and its loop turns."""
+        return _json({"status": "ok"})
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        """Kafka and PostgreSQL answer: keys can be released."""
+        await gateway.check()
+        return _json({"status": "ready"})
+
+    @app.post("/v1/keys")
+    async def keys(request: Request) -> Response:
+        """A `KeyRequest` in, a `Grant` out (Avro)."""
+        signed, body = await _signed(request, gateway, MAX_REQUEST_BYTES)
+        with metrics.RELEASE_SECONDS.time():
+            grant = await gateway.releases.release(signed, KeyRequest.decode(body))
+        return Response(grant, media_type="application/avro")
+
+    def route(path: str, call: Callable[[httpsig.Signed, Any], Awaitable[Any]], body_type: Any) -> None:
+        """A JSON route: a closed body in, what `call` returns out."""
+
+        async def endpoint(request: Request) -> Response:
+            signed, body = await _signed(request, gateway, MAX_JSON_BYTES)
+            return _json(await call(signed, _decode(body, body_type)))
+
+        app.add_api_route(path, endpoint, methods=["POST"], name=path)
+
+    for path, (call, body_type) in gateway.routes().items():
+        route(path, call, body_type)
+
+    @app.get("/v1/admitted/{leaf_hash}")
+    async def admitted(leaf_hash: str, request: Request) -> Response:
+        """Whether a record counts, and the log's entry that says since when."""
+        await _signed(request, gateway, 0)
+        return _json(await gateway.admitted(_hash(leaf_hash)))
+
+    @app.get("/schemas/ids/{number}")
+    async def schema_by_id(number: int) -> Response:
+        """Read-only schema registry: what generic Kafka tools ask. Open: schemas are public."""
+        return Response(gateway.registry_schema(number), media_type="application/vnd.schemaregistry.v1+json")
+
+    return app
+
+
+def status_of(error: DeptbusError) -> int:
+    """The HTTP status of an error: by its code, else by its kind."""
+    if error.code in _STATUS:
+        return _STATUS[error.code]
+    if isinstance(error, Unavailable):
+        return 503
+    return 400 if isinstance(error, Malformed | Misuse) else 403
+
+
+async def _signed(request: Request, gateway: Gateway, limit: int) -> tuple[httpsig.Signed, bytes]:
+    """The body, no longer than `limit`, and who signed for it."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise Malformed(Code.REQUEST_TOO_LARGE, f"the body has more than {limit} bytes")
+    data = bytes(body)
+    message = httpsig.Message(
+        method=request.method, url=str(request.url), headers=_headers(request)
+    )
+    return httpsig.verify(message, data, gateway.trust, datetime.now(UTC)), data
+
+
+def _headers(request: Request) -> dict[str, str]:
+    """Headers by name; one that comes twice where one is signed would be read differently by others: refused."""
+    headers: dict[str, str] = {}
+    for name, value in request.headers.items():
+        if name in headers and name in ("signature", "signature-input", "content-digest", "host"):
+            raise Refused(Code.REQUEST_SIGNATURE, f"header {name} comes twice")
+        headers[name] = value
+    return headers
+
+
+def _decode(body: bytes, body_type: Any) -> Any:
+    try:
+        return msgspec.json.decode(body, type=body_type)
+    except (msgspec.ValidationError, msgspec.DecodeError) as exc:
+        # msgspec names the path and the expected type, not the value.
+        raise Malformed(Code.REQUEST_MALFORMED, f"body: {exc}") from exc
+
+
+def _hash(text: str) -> bytes:
+    try:
+        digest = bytes.fromhex(text)
+    except ValueError as exc:
+        raise Malformed(Code.REQUEST_MALFORMED, "a leaf hash is 64 hex digits") from exc
+    if len(digest) != 32:
+        raise Malformed(Code.REQUEST_MALFORMED, "a leaf hash is 64 hex digits")
+    return digest
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status_code=status, media_type="application/json")

@@ -1,0 +1,231 @@
+"""The facts of a decision, from PostgreSQL's primary: a fixed number of queries however many records are asked for.
+
+Decisions are never cached. What is cached are parsed agreements and consents: a revision never changes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import UUID
+
+import asyncpg
+
+from bus.db import queries
+from bus.envelope import Claims
+from consent.decide import CHINA
+from consent.model import Agreement, Consent, Decision, Facts, RecordFacts, RecordState, Status
+from schemas.catalogue import Catalogue
+from schemas.errors import Code
+
+FRESH = timedelta(seconds=30)  # the recorder says each second that it goes on; thirty missed ones are a stop
+PARSED = 65_536  # revisions kept parsed: about 1 KiB each
+EVER = date(1970, 1, 1)  # the period of a limit over all time
+
+SQL = queries(Path(__file__).with_name("facts.sql"))
+
+
+class Asked(Protocol):
+    """One read: its parsed claims and their leaf hash."""
+
+    @property
+    def claims(self) -> Claims: ...
+
+    @property
+    def leaf_hash(self) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Facts of a whole request, by record."""
+
+    consumer_known: bool
+    consumer_suspended: bool
+    index_fresh: bool
+    records: Mapping[bytes, Any]
+    agreements: Mapping[tuple[str, str], tuple[Agreement, ...]]
+    consents: Mapping[tuple[bytes, str], tuple[Consent, ...]]
+    used_up: frozenset[UUID]
+
+    def of(self, asked: Asked, catalogue: Catalogue) -> tuple[RecordFacts, Facts]:
+        """The facts of one record. Claims count only as far as the index has admitted exactly them."""
+        claims = asked.claims
+        item = catalogue.items.get(claims.item)
+        row = self.records.get(asked.leaf_hash)
+        record = RecordFacts(
+            state=_state(row),
+            item=claims.item,
+            issuer=claims.issuer,
+            region=claims.region,
+            holders=claims.holders,
+            known_schema=item is not None and claims.schema in item.schemas,
+            status=Status.VALID if row is None else Status(row["status"]),
+            valid_from=None if row is None else row["valid_from"],
+            valid_until=None if row is None else row["valid_until"],
+            superseded=row is not None and row["newest"] > row["sequence"],
+        )
+        facts = Facts(
+            consumer_known=self.consumer_known,
+            consumer_suspended=self.consumer_suspended,
+            index_fresh=self.index_fresh,
+            agreements=self.agreements.get((claims.issuer, claims.item), ()),
+            consents=tuple(c for holder in claims.holders for c in self.consents.get((holder, claims.item), ())),
+            used_up=self.used_up,
+        )
+        return record, facts
+
+
+async def load(connection: asyncpg.Connection, consumer: str, asked: Sequence[Asked], now: datetime) -> Found:
+    """Everything that `decide` needs for these reads."""
+    claims = [one.claims for one in asked]
+    org = await connection.fetchrow(SQL["consumer"], consumer, FRESH)
+    records = await connection.fetch(SQL["records"], [one.leaf_hash for one in asked])
+    providers = {(c.issuer, c.item) for c in claims}
+    agreements = await connection.fetch(
+        SQL["agreements"], consumer, [provider for provider, _ in providers], [item for _, item in providers]
+    )
+    holders = {(holder, c.item) for c in claims for holder in c.holders}
+    consents = await connection.fetch(
+        SQL["consents"], consumer, [holder for holder, _ in holders], [item for _, item in holders]
+    )
+    by_provider = _grouped(agreements, ("provider", "item"), _agreement)
+    by_holder = _grouped(consents, ("subject", "item"), _consent)
+    return Found(
+        consumer_known=org["suspended"] is not None,
+        consumer_suspended=bool(org["suspended"]),
+        index_fresh=org["fresh"],
+        records={row["leaf_hash"]: row for row in records},
+        agreements=by_provider,
+        consents=by_holder,
+        used_up=await _used_up(connection, by_provider, by_holder, now),
+    )
+
+
+async def take(
+    connection: asyncpg.Connection,
+    consumer: str,
+    request: bytes,
+    decisions: Sequence[Decision],
+    now: datetime,
+) -> list[Decision]:
+    """Takes the units that the permits cost; a permit for which none is left becomes a refusal.
+
+    A repeated request id takes none: its units were taken the first time, whether or not the answer arrived.
+    """
+    wanted: dict[tuple[UUID, date], tuple[int, int, Code]] = {}
+    costs = [_costs(decision, now) for decision in decisions]
+    for cost in costs:
+        for key, limit, code in cost:
+            wanted[key] = (wanted.get(key, (0, 0, code))[0] + 1, limit, code)
+    if not wanted:
+        return list(decisions)
+    async with connection.transaction():
+        if await connection.fetchval(SQL["first_time"], consumer, request) is None:
+            return list(decisions)
+        left: dict[tuple[UUID, date], int] = {}
+        # In a fixed order, so that two gateways never wait for each other in a circle.
+        for key in sorted(wanted):
+            count, limit, _ = wanted[key]
+            await connection.execute(SQL["open_usage"], *key)
+            left[key] = await connection.fetchval(SQL["take"], *key, count, limit)
+    taken: list[Decision] = []
+    for decision, cost in zip(decisions, costs, strict=True):
+        short = next((code for key, _, code in cost if left[key] < 1), None)
+        if short is None:
+            for key, _, _ in cost:
+                left[key] -= 1
+        taken.append(decision if short is None else decision.refused(short))
+    return taken
+
+
+async def changed(
+    connection: asyncpg.Connection, consumer: str, asked: Sequence[Asked], decisions: Sequence[Decision], found: Found
+) -> set[int]:
+    """Which decisions rest on something that is not as it was: the last look before keys leave.
+
+    One statement a table, each its own snapshot: a withdrawal that was committed before this call is seen.
+    """
+    agreements = {d.agreement.id: d.agreement.revision for d in decisions if d.agreement is not None}
+    consents = {c.id: c.revision for d in decisions for c in d.consents}
+    rows = await connection.fetch(SQL["revisions"], list(agreements), list(consents))
+    standing = {(row["id"], row["revision"]) for row in rows}
+    org = await connection.fetchrow(SQL["consumer"], consumer, FRESH)
+    opened = [at for at, decision in enumerate(decisions) if decision.permitted]
+    if opened and (org["suspended"] is None or org["suspended"] or not org["fresh"]):
+        return set(opened)
+    records = await connection.fetch(SQL["records"], [asked[at].leaf_hash for at in opened])
+    now_found = {row["leaf_hash"]: row for row in records}
+    return {
+        at
+        for at in opened
+        if _moved(found.records.get(asked[at].leaf_hash), now_found.get(asked[at].leaf_hash))
+        or any((rule.id, rule.revision) not in standing for rule in _rules(decisions[at]))
+    }
+
+
+def _rules(decision: Decision) -> list[Agreement | Consent]:
+    return [*([decision.agreement] if decision.agreement else []), *decision.consents]
+
+
+def _moved(before: Any, after: Any) -> bool:
+    if before is None or after is None:
+        return before is not after
+    return any(before[name] != after[name] for name in ("conflict", "status", "newest"))
+
+
+def _state(row: Any) -> RecordState:
+    if row is None:
+        return RecordState.WAITING
+    return RecordState.CONFLICT if row["conflict"] else RecordState.ADMITTED
+
+
+def _costs(decision: Decision, now: datetime) -> list[tuple[tuple[UUID, date], int, Code]]:
+    """(rule and period, limit, refusal) of each limited rule that the permits rest on: one unit a record."""
+    agreement = decision.agreement
+    costs: list[tuple[tuple[UUID, date], int, Code]] = []
+    if agreement is not None and agreement.records_a_day is not None:
+        today = now.astimezone(CHINA).date()
+        costs.append(((agreement.id, today), agreement.records_a_day, Code.RATE_EXCEEDED))
+    for consent in decision.consents:
+        if consent.max_uses is not None:
+            costs.append(((consent.id, EVER), consent.max_uses, Code.CONSENT_USED_UP))
+    return costs
+
+
+async def _used_up(
+    connection: asyncpg.Connection,
+    agreements: Mapping[Any, Sequence[Agreement]],
+    consents: Mapping[Any, Sequence[Consent]],
+    now: datetime,
+) -> frozenset[UUID]:
+    today = now.astimezone(CHINA).date()
+    limits = {(a.id, today): a.records_a_day for group in agreements.values() for a in group}
+    limits |= {(c.id, EVER): c.max_uses for group in consents.values() for c in group}
+    limited = {key: limit for key, limit in limits.items() if limit is not None}
+    if not limited:
+        return frozenset()
+    rows = await connection.fetch(SQL["usage"], [rule for rule, _ in limited], [period for _, period in limited])
+    used = {row["rule"]: row["used"] for row in rows}
+    return frozenset(rule for (rule, _), limit in limited.items() if used.get(rule, 0) >= limit)
+
+
+def _grouped(rows: Sequence[Any], names: tuple[str, str], read: Any) -> dict[Any, Any]:
+    grouped: dict[Any, list[Any]] = {}
+    for row in rows:
+        grouped.setdefault((row[names[0]], row[names[1]]), []).append(read(row["id"], row["revision"], row["body"]))
+    return {key: tuple(group) for key, group in grouped.items()}
+
+
+@lru_cache(maxsize=PARSED)
+def _agreement(_id: UUID, _revision: int, body: str) -> Agreement:
+    return Agreement.from_json(json.loads(body))
+
+
+@lru_cache(maxsize=PARSED)
+def _consent(_id: UUID, _revision: int, body: str) -> Consent:
+    return Consent.from_json(json.loads(body))

@@ -1,0 +1,47 @@
+-- name: consumer
+SELECT o.suspended, o.auditor,
+       COALESCE((SELECT now() - h.at < $2::interval FROM recorder_heartbeat h WHERE h.id = 1), false) AS fresh
+  FROM (SELECT 1) AS one LEFT JOIN org o ON o.uscc = $1;
+
+-- name: records
+-- Admitted, or in conflict; what is in neither is not admitted yet.
+SELECT r.leaf_hash, r.item, r.issuer, r.region, r.licence, r.sequence, r.conflict, l.sequence AS newest, l.status,
+       l.valid_from, l.valid_until
+  FROM record r JOIN licence l ON l.licence = r.licence
+ WHERE r.leaf_hash = ANY($1::bytea[])
+UNION ALL
+SELECT c.leaf_hash, '', '', '', ''::bytea, 0, true, 0, 'VALID', NULL, NULL
+  FROM conflict c WHERE c.leaf_hash = ANY($1::bytea[]);
+
+-- name: agreements
+SELECT id, revision, provider, item, body FROM agreement
+ WHERE consumer = $1 AND (provider, item) IN (SELECT * FROM unnest($2::text[], $3::text[]))
+ ORDER BY id;
+
+-- name: consents
+SELECT c.id, c.revision, c.subject, c.item, c.body
+  FROM consent c JOIN unnest($2::bytea[], $3::text[]) AS want(subject, item)
+    ON c.subject = want.subject AND c.recipient = $1 AND c.item = want.item
+ ORDER BY c.id;
+
+-- name: usage
+SELECT rule, used FROM usage WHERE (rule, period) IN (SELECT * FROM unnest($1::uuid[], $2::date[]));
+
+-- name: first_time
+-- One row if this request id is new: only then units are taken.
+INSERT INTO request (consumer, request) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING 1;
+
+-- name: open_usage
+INSERT INTO usage (rule, period, used) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING;
+
+-- name: take
+-- Never more than the limit, however many gateways take at once: returns how many of the wanted units were left.
+WITH before AS (SELECT used FROM usage WHERE rule = $1 AND period = $2 FOR UPDATE)
+UPDATE usage u SET used = u.used + LEAST($3::bigint, GREATEST($4::bigint - b.used, 0))
+  FROM before b WHERE u.rule = $1 AND u.period = $2
+RETURNING LEAST($3::bigint, GREATEST($4::bigint - b.used, 0)) AS taken;
+
+-- name: revisions
+SELECT id, revision FROM agreement WHERE id = ANY($1::uuid[]) AND state = 'ACTIVE'
+UNION ALL
+SELECT id, revision FROM consent WHERE id = ANY($2::uuid[]) AND state = 'ACTIVE';

@@ -1,0 +1,198 @@
+"""The one way a key leaves: decide, make the entry durable, read the rules again, seal the grant.
+
+Commit points, and what a crash at each leaves behind:
+
+1. limits taken      units are gone, no entry: the consumer asks again and takes others;
+2. entries durable   an entry whose key was never delivered can exist, never the reverse;
+3. rules re-read     a change means a second entry, `VOIDED`, and a refusal;
+4. grant sealed      only now do secrets exist outside this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+from aiokafka import AIOKafkaProducer
+
+from bus import audit, envelope, merkle, metrics
+from bus.db import postgres_errors
+from bus.envelope import Claims
+from bus.gateway import facts as fact_store
+from bus.gateway.sessions import SessionKeys
+from bus.httpsig import Signed
+from bus.kafka import kafka_errors
+from bus.messages import KeyRequest, Read, Result, make_grant
+from bus.pki import Signer
+from bus.sealing import section_secret
+from bus.trust import KemKey, Trust
+from consent.decide import decide
+from consent.model import Access, Decision
+from schemas.catalogue import Catalogue
+from schemas.errors import Code, Refused
+
+LOG_SECONDS = 10.0  # longer than a leader change; then the consumer is told 503 and nothing was released
+VOIDED = Code.FACTS_CHANGED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One read of a request, parsed."""
+
+    claims: Claims
+    prefix: bytes
+    leaf_hash: bytes
+    sections: tuple[str, ...]
+
+
+class Releases:
+    """A gateway's releases. Holds no state of its own: facts are read for each request."""
+
+    def __init__(
+        self,
+        *,
+        signer: Signer,
+        origin: str,
+        catalogue: Catalogue,
+        trust: Trust,
+        pool: asyncpg.Pool,
+        log: AIOKafkaProducer,
+        keys: SessionKeys,
+    ) -> None:
+        self._signer = signer
+        self._origin = origin
+        self._catalogue = catalogue
+        self._trust = trust
+        self._pool = pool
+        self._log = log
+        self._keys = keys
+
+    async def release(self, signed: Signed, request: KeyRequest) -> bytes:
+        """The encoded grant. Raises `Malformed`, `Refused` (the request as a whole), `Unavailable` (nothing left the gateway)."""
+        now = datetime.now(UTC)
+        recipient = self._recipient(signed, request.recipient, now)
+        asked = [_parse(read) for read in request.reads]
+        access = Access(
+            consumer=signed.caller.uscc,
+            purpose=request.purpose,
+            ground=request.ground,
+            citation=request.citation,
+            case=request.case,
+        )
+        async with postgres_errors("deciding"), self._pool.acquire() as connection:
+            found = await fact_store.load(connection, access.consumer, asked)
+            unopened = await self._keys.load(connection, {(a.claims.session, a.claims.issuer) for a in asked})
+            decisions = [self._decide(a, access, found, now) for a in asked]
+            decisions = await fact_store.take(connection, request.request, access.consumer, asked, decisions, now)
+            decisions = [_without_keys(a, d, unopened) for a, d in zip(asked, decisions, strict=True)]
+            entries = await self._record(signed, request, asked, decisions, now)
+            changed = await fact_store.changed(connection, access.consumer, asked, decisions, found)
+        if changed:
+            await self._void(request.request, [entries[at] for at in sorted(changed)])
+            decisions = [_voided(d) if at in changed else d for at, d in enumerate(decisions)]
+        return self._grant(request, recipient, asked, decisions, entries, found)
+
+    def _recipient(self, signed: Signed, key_id: bytes, now: datetime) -> KemKey:
+        """Keys go to the department that signed, whoever else holds the request."""
+        key = self._trust.kem_key(key_id)
+        if key is None or key.role != "CONSUMER" or key.owner != signed.caller.uscc:
+            raise Refused(Code.RECIPIENT_INVALID, "recipient is not a KemKey of the department that signed")
+        if not key.not_before <= now < key.not_after:
+            raise Refused(Code.RECIPIENT_INVALID, "recipient has ended: publish a new KemKey")
+        return key
+
+    def _decide(self, asked: Asked, access: Access, found: Any, now: datetime) -> Decision:
+        record, facts = found.of(asked.leaf_hash)
+        return decide(self._catalogue.items.get(asked.claims.item), access, asked.sections, record, facts, now)
+
+    async def _record(
+        self,
+        signed: Signed,
+        request: KeyRequest,
+        asked: Sequence[Asked],
+        decisions: Sequence[Decision],
+        now: datetime,
+    ) -> list[bytes]:
+        """The leaf hashes of one entry a read, once every in-sync replica has them."""
+        bodies = [
+            ("Decision", _entry(signed, request, a, d)) for a, d in zip(asked, decisions, strict=True)
+        ]
+        values = audit.log_values(self._signer, self._origin, request.request, bodies, now)
+        await self._append(values)
+        return [merkle.leaf_hash(value) for value in values]
+
+    async def _void(self, group: bytes, entries: Sequence[bytes]) -> None:
+        bodies = [("Voided", {"entry": entry, "code": VOIDED.value}) for entry in entries]
+        await self._append(audit.log_values(self._signer, self._origin, group, bodies, datetime.now(UTC)))
+
+    async def _append(self, values: Sequence[bytes]) -> None:
+        with metrics.outcome(metrics.APPENDED, len(values)):
+            async with kafka_errors("writing the audit entry"), asyncio.timeout(LOG_SECONDS):
+                waiting = [await self._log.send(audit.TOPIC, value, partition=0) for value in values]
+                await asyncio.gather(*waiting)
+
+    def _grant(
+        self,
+        request: KeyRequest,
+        recipient: KemKey,
+        asked: Sequence[Asked],
+        decisions: Sequence[Decision],
+        entries: Sequence[bytes],
+        found: Any,
+    ) -> bytes:
+        results: list[Result] = []
+        secrets: list[tuple[bytes, str, bytes]] = []
+        for a, decision, entry in zip(asked, decisions, entries, strict=True):
+            state = found.of(a.leaf_hash)[0].state
+            codes = tuple((s.section, s.code.value) for s in decision.sections)
+            results.append(Result(leaf_hash=a.leaf_hash, state=state, sections=codes, entry=entry))
+            nodes = self._keys.nodes(a.claims.session, a.claims.issuer, a.claims.leaf, decision.permitted)
+            secrets.extend((a.leaf_hash, name, section_secret(node, a.prefix)) for name, node in nodes)
+            for _, code in codes:
+                metrics.RELEASED.labels(outcome=code).inc()
+        return make_grant(request.request, results, secrets, recipient.key, self._signer)
+
+
+def _parse(read: Read) -> Asked:
+    claims, prefix = envelope.parse_claims(read.claims)
+    return Asked(claims=claims, prefix=prefix, leaf_hash=merkle.leaf_hash(read.claims), sections=read.sections)
+
+
+def _without_keys(asked: Asked, decision: Decision, unopened: Mapping[tuple[bytes, str], Code]) -> Decision:
+    """A permit that this gateway cannot fulfil is a refusal, and the entry must say so."""
+    code = unopened.get((asked.claims.session, asked.claims.issuer))
+    if code is None or not decision.permitted:
+        return decision
+    return decision.refused(code)
+
+
+def _voided(decision: Decision) -> Decision:
+    return decision.refused(VOIDED)
+
+
+def _entry(signed: Signed, request: KeyRequest, asked: Asked, decision: Decision) -> dict[str, Any]:
+    claims = asked.claims
+    return {
+        "consumer": signed.caller.uscc,
+        "purpose": request.purpose,
+        "ground": request.ground,
+        "citation": request.citation,
+        "case": request.case,
+        "operator": request.operator,
+        "agent": request.agent,
+        "record": asked.leaf_hash,
+        "item": claims.item,
+        "provider": claims.issuer,
+        "licence": claims.licence,
+        "subjects": claims.holders,
+        "sections": [{"name": s.section, "code": s.code.value, "rule": s.rule} for s in decision.sections],
+        "digest": signed.digest,
+        "signer": signed.caller.id,
+        "signature": signed.signature,
+        "trace": claims.record.hex,
+    }

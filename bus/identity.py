@@ -1,0 +1,93 @@
+"""What a department holds: its keys, its certificates, the pseudonym keys of its items, and where the bus is.
+
+A folder, readable by its owner only::
+
+    org.json          {name, uscc, bus origin, gateway owner}
+    ca.pem            the bus CA's certificate
+    record.{key,pem}  signs records and sessions
+    department.{key,pem}  signs requests and the KemKey
+    kem.key           opens grants (private, raw)
+    pseudonyms.json   {item: {generation: key in hex}}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from bus import hpke
+from bus.pki import Signer, write_private
+from schemas.errors import Code, Misuse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Identity:
+    """A department as its own systems know it."""
+
+    name: str
+    uscc: str
+    origin: str
+    gateway_owner: str
+    authority: bytes
+    record: Signer
+    department: Signer
+    kem: hpke.PrivateKey
+    pseudonym_keys: Mapping[str, Mapping[int, bytes]]
+
+    def pseudonym_key(self, item: str, generation: int | None = None) -> tuple[int, bytes]:
+        """The key of a generation, or of the newest. Raises `Misuse`: this department has nothing to do with the item."""
+        keys = self.pseudonym_keys.get(item, {})
+        chosen = max(keys, default=0) if generation is None else generation
+        if chosen not in keys:
+            raise Misuse(Code.ITEM_UNKNOWN, f"{self.name} holds no pseudonym key of {item}: `deptbus org add` gives one")
+        return chosen, keys[chosen]
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        about = {"name": self.name, "uscc": self.uscc, "origin": self.origin, "gateway_owner": self.gateway_owner}
+        certificate = x509.load_der_x509_certificate(self.authority)
+        (folder / "ca.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+        self.record.save(folder, "record")
+        self.department.save(folder, "department")
+        write_private(folder / "kem.key", self.kem.private_bytes())
+        self.save_pseudonym_keys(folder)
+        # Last: a folder without it is not an identity, so a crash half-way leaves none.
+        write_private(folder / "org.json", json.dumps(about, ensure_ascii=False, indent=2).encode())
+
+    def save_pseudonym_keys(self, folder: Path) -> None:
+        keys = {
+            item: {str(number): key.hex() for number, key in of_item.items()}
+            for item, of_item in self.pseudonym_keys.items()
+        }
+        write_private(folder / "pseudonyms.json", json.dumps(keys, indent=2).encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> Identity:
+        """Raises `Misuse` (CONFIG_INVALID) naming what is missing."""
+        try:
+            about = json.loads((folder / "org.json").read_text("utf-8"))
+            keys = json.loads((folder / "pseudonyms.json").read_text("utf-8"))
+            authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+            return cls(
+                name=about["name"],
+                uscc=about["uscc"],
+                origin=about["origin"],
+                gateway_owner=about["gateway_owner"],
+                authority=authority.public_bytes(Encoding.DER),
+                record=Signer.load(folder, "record"),
+                department=Signer.load(folder, "department"),
+                kem=hpke.PrivateKey((folder / "kem.key").read_bytes()),
+                pseudonym_keys={
+                    item: {int(number): bytes.fromhex(key) for number, key in of_item.items()}
+                    for item, of_item in keys.items()
+                },
+            )
+        except (OSError, ValueError, KeyError) as exc:
+            raise Misuse(
+                Code.CONFIG_INVALID, f"{folder}: not a department's folder ({exc}); make one with `deptbus org add`"
+            ) from exc

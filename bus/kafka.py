@@ -1,0 +1,99 @@
+"""Kafka as the bus uses it: the settings, and one translation of its errors.
+
+aiokafka's own limits that these settings go round: its linger was a rate limit before 0.14; a full batch that many
+senders wait for is quadratic (so senders here are sequential); its defaults lose records (`acks=1`, `latest`, automatic
+commits).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from schemas.errors import Code, Unavailable
+
+T = TypeVar("T")
+
+BATCH_BYTES = 256 * 1024
+LINGER_MS = 5  # enough to fill a batch under load, invisible in a record's way of tens of milliseconds
+REQUEST_TIMEOUT_MS = 15_000
+MAX_REQUEST_BYTES = 2 * 1024 * 1024  # one record of the largest size, with its batch's overhead
+FETCH_BYTES = 4 * 1024 * 1024  # per partition and fetch: bounds a consumer's memory
+SESSION_TIMEOUT_MS = 30_000  # a busy loop must not look like a dead consumer
+CONNECT_TIMEOUT = 20.0
+
+
+@asynccontextmanager
+async def kafka_errors(doing: str) -> AsyncIterator[None]:
+    """Turns what aiokafka raises into `Unavailable` (KAFKA_UNAVAILABLE)."""
+    try:
+        yield
+    except (KafkaError, OSError, TimeoutError) as exc:
+        raise Unavailable(Code.KAFKA_UNAVAILABLE, f"{doing}: Kafka did not answer ({type(exc).__name__})") from exc
+
+
+async def producer(bootstrap: str, client_id: str, *, linger_ms: int = LINGER_MS) -> AIOKafkaProducer:
+    """A started idempotent producer with `acks=all`. The caller stops it."""
+    made = AIOKafkaProducer(
+        bootstrap_servers=bootstrap,
+        client_id=client_id,
+        acks="all",
+        enable_idempotence=True,
+        linger_ms=linger_ms,
+        max_batch_size=BATCH_BYTES,
+        max_request_size=MAX_REQUEST_BYTES,
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+    )
+    await _start(made, "starting a producer")
+    return made
+
+
+async def consumer(
+    bootstrap: str, client_id: str, *topics: str, group: str | None = None, max_poll_records: int = 500
+) -> AIOKafkaConsumer:
+    """A started consumer: from the earliest record, committing by hand. The caller stops it."""
+    made = AIOKafkaConsumer(
+        *topics,
+        bootstrap_servers=bootstrap,
+        client_id=client_id,
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_poll_records=max_poll_records,
+        max_partition_fetch_bytes=FETCH_BYTES,
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+        session_timeout_ms=SESSION_TIMEOUT_MS,
+        isolation_level="read_committed",
+    )
+    await _start(made, "starting a consumer")
+    return made
+
+
+async def _start(client: AIOKafkaConsumer | AIOKafkaProducer, doing: str) -> None:
+    try:
+        async with kafka_errors(doing):
+            await asyncio.wait_for(client.start(), CONNECT_TIMEOUT)
+    except BaseException:
+        await client.stop()
+        raise
+
+
+async def bounded(awaitable: Awaitable[T], seconds: float, doing: str) -> T:
+    """The result, or `Unavailable` (KAFKA_UNAVAILABLE) after `seconds`."""
+    async with kafka_errors(doing):
+        return await asyncio.wait_for(awaitable, seconds)
+
+
+async def partitions_of(client: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
+    """Every partition of a topic, asked of the broker. `Unavailable` if the topic does not exist yet."""
+    async with kafka_errors(f"reading the partitions of {topic}"):
+        await client._client.force_metadata_update()
+    found = client.partitions_for_topic(topic)
+    if not found:
+        raise Unavailable(Code.KAFKA_UNAVAILABLE, f"topic {topic} does not exist: apply the topics first")
+    return [TopicPartition(topic, number) for number in sorted(found)]

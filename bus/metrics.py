@@ -1,0 +1,42 @@
+"""What ops scrape. Labels are outcomes, topics and items, never ids.
+
+Buckets are OpenTelemetry's for messaging operations, so that dashboards line up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from schemas.errors import DeptbusError
+
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+
+PUBLISHED = Counter("bus_publish_total", "Records handed to Kafka, by outcome.", ["outcome"])
+PUBLISH_SECONDS = Histogram("bus_publish_duration_seconds", "From send to acknowledgement.", buckets=BUCKETS)
+CONSUMED = Counter("bus_consume_total", "Records a subscriber finished, by outcome.", ["outcome"])
+PROCESS_SECONDS = Histogram("bus_process_duration_seconds", "A subscriber's handler.", buckets=BUCKETS)
+LAG_SECONDS = Gauge(
+    "bus_consumer_lag_seconds", "Age of the record being read (broker time).", ["topic", "consumergroup"]
+)
+DEAD_LETTERS = Counter("bus_dlq_total", "Records sent to a dead-letter topic, by reason.", ["reason"])
+ADMITTED = Counter("bus_admission_total", "Records the recorder judged, by outcome.", ["outcome"])
+RELEASED = Counter("bus_key_release_total", "Sections decided on, by outcome.", ["outcome"])
+RELEASE_SECONDS = Histogram("bus_key_release_duration_seconds", "A key request, from body to grant.", buckets=BUCKETS)
+APPENDED = Counter("bus_audit_append_total", "Audit entries made durable, by outcome.", ["outcome"])
+AUDIT_ROWS = Counter("bus_audit_rows_total", "Audit entries written to PostgreSQL, by kind.", ["kind"])
+REQUESTS = Counter("bus_http_requests_total", "Requests to a gateway, by route and outcome.", ["route", "outcome"])
+ACTIVE = Gauge("bus_recorder_active", "1 while this recorder holds the log's lock.")
+
+
+@contextmanager
+def outcome(counter: Counter, amount: int = 1) -> Iterator[None]:
+    """Counts `ok`, or the refusal's code."""
+    try:
+        yield
+    except DeptbusError as exc:
+        counter.labels(outcome=exc.code.value).inc(amount)
+        raise
+    counter.labels(outcome="ok").inc(amount)

@@ -1,0 +1,127 @@
+"""The SDK's writing half: validate, seal, sign, produce.
+
+Durability: `send` returns when every in-sync replica has the records. Idempotence: a retry sends the same bytes, so the
+recorder sees the same leaf hash and does nothing. With an `Outbox`, sealed bytes are on disk before they are produced: a
+crash at any point resends exactly them. Needs Kafka only: gateways may all be down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from aiokafka import AIOKafkaProducer
+
+from bus import metrics, session
+from bus.identity import Identity
+from bus.kafka import kafka_errors, producer
+from bus.outbox import Outbox, Sealed
+from bus.sealer import Draft, Sealer
+from bus.trust import Trust
+from bus.trustfeed import TrustFeed
+from schemas.catalogue import Catalogue
+from schemas.errors import Code, Misuse
+
+MAX_DRAFTS = 1_024  # a call's memory: 1,024 records of at most 1 MiB sealed at once is the bound, 64 the usual batch
+SEND_SECONDS = 60.0  # longer than one request timeout with its retries
+
+
+class Publisher:
+    """Publishes one department's records. An async context manager; calls are serialised, so order is the caller's."""
+
+    def __init__(
+        self, identity: Identity, bootstrap: str, catalogue: Catalogue, *, outbox: Outbox | None = None
+    ) -> None:
+        self.identity = identity
+        self._bootstrap = bootstrap
+        self._catalogue = catalogue
+        self._outbox = outbox
+        self._trust = TrustFeed(Trust(identity.authority), bootstrap, f"publisher-{identity.uscc}")
+        self._sealers: dict[str, Sealer] = {}
+        self._producer: AIOKafkaProducer | None = None
+        self._turn = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        """Connects, reads the certificates, and sends what an earlier run staged but did not see acknowledged."""
+        try:
+            await self._trust.start()
+            self._producer = await producer(self._bootstrap, f"publisher-{self.identity.uscc}")
+            await self.resend()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    def reference(self, item: str, values: Mapping[str, Any]) -> bytes:
+        """The licence reference of these values."""
+        return self._sealer(item).reference(values)
+
+    async def publish(self, drafts: Sequence[Draft]) -> list[Sealed]:
+        """Seals, stages (if there is an outbox) and sends one batch; returns when the brokers hold it."""
+        sealed = await self.seal(drafts)
+        if self._outbox is not None:
+            await asyncio.to_thread(self._outbox.stage, sealed)
+        await self.send(sealed)
+        return sealed
+
+    async def seal(self, drafts: Sequence[Draft]) -> list[Sealed]:
+        """One signed batch of one item, its session published first. Raises `Malformed`, `Misuse`, `Unavailable`."""
+        if not 1 <= len(drafts) <= MAX_DRAFTS:
+            raise Misuse(Code.VALUE_INVALID, f"a batch holds 1 to {MAX_DRAFTS} records, not {len(drafts)}")
+        if len({draft.item for draft in drafts}) != 1:
+            raise Misuse(Code.ITEM_UNKNOWN, "a batch holds records of one item")
+        sealer = self._sealer(drafts[0].item)
+        async with self._turn:
+            if sealer.needs_session(len(drafts), datetime.now(UTC)):
+                await self._begin_session(sealer)
+            return sealer.seal(drafts)
+
+    async def send(self, sealed: Sequence[Sealed]) -> None:
+        """Produces these bytes. On `Unavailable` some may have arrived: sending them again is safe."""
+        assert self._producer is not None
+        with metrics.PUBLISH_SECONDS.time(), metrics.outcome(metrics.PUBLISHED, len(sealed)):
+            async with kafka_errors("publishing"), asyncio.timeout(SEND_SECONDS):
+                # One after the other: `send` waits while a partition's batch is full, which is the back-pressure.
+                waiting = [
+                    await self._producer.send(s.topic, s.value, key=s.key, headers=list(s.headers)) for s in sealed
+                ]
+                await asyncio.gather(*waiting)
+        if self._outbox is not None:
+            await asyncio.to_thread(self._outbox.done, [s.leaf_hash for s in sealed])
+
+    async def resend(self) -> int:
+        """Sends what is staged, byte for byte; returns how many records that were."""
+        if self._outbox is None:
+            return 0
+        pending = await asyncio.to_thread(self._outbox.pending)
+        for start in range(0, len(pending), MAX_DRAFTS):
+            await self.send(pending[start : start + MAX_DRAFTS])
+        return len(pending)
+
+    def _sealer(self, item: str) -> Sealer:
+        if item not in self._sealers:
+            self._sealers[item] = Sealer(self.identity, self._catalogue.item(item))
+        return self._sealers[item]
+
+    async def _begin_session(self, sealer: Sealer) -> None:
+        """The session is on the topic before any of its records: a crash between leaves an unused session."""
+        assert self._producer is not None
+        await self._trust.catch_up()
+        now = datetime.now(UTC)
+        opened = sealer.open_session(self._trust.trust.gateway_key(self.identity.gateway_owner, now), now)
+        async with kafka_errors("publishing a session"), asyncio.timeout(SEND_SECONDS):
+            await self._producer.send_and_wait(session.TOPIC, opened.value, key=opened.key)
+
+    async def _close(self) -> None:
+        if self._producer is not None:
+            await self._producer.stop()
+            self._producer = None
+        await self._trust.stop()

@@ -1,0 +1,443 @@
+"""The recorder: admits records, keeps the licence index, writes audit entries into rows.
+
+One is active; others stand by on the lock. Every transaction moves the offsets of what it wrote by compare-and-swap, so a
+crash repeats a poll and a deposed recorder cannot write. Order of effects at admission: the log's entry is durable first,
+then the index row is committed. A crash between leaves an entry that is logged twice, never a record without one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from base64 import b64decode
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from bus import audit, envelope, merkle, metrics, session
+from bus.db import postgres_errors, queries
+from bus.kafka import bounded, consumer, kafka_errors, partitions_of, producer
+from bus.pki import Signer
+from bus.proof import ProofVerifier
+from bus.recorder import admission
+from bus.recorder.admission import Arrived, Checked, Index, KnownSession, Plan, Refusal, Rival
+from bus.recorder.auditing import COLUMNS, audit_rows
+from bus.trust import Trust
+from bus.trustfeed import TrustFeed, stop_task
+from consent.model import status_after
+from schemas.catalogue import Catalogue
+from schemas.errors import Code, DeptbusError, Unavailable
+from schemas.operations import Operation
+
+POLL_RECORDS = 500  # 500 records of some KiB: under 100 ms of work, a few MiB of memory
+POLL_MS = 500
+LOG_SECONDS = 20.0
+STANDBY_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+HEARTBEAT_SECONDS = 1.0
+KNOWN_SESSIONS = 10_000
+
+SQL = queries(Path(__file__).with_name("recorder.sql"))
+log = structlog.get_logger()
+
+
+class Deposed(Exception):
+    """Another recorder has gone on from where this one stood: give up the lock and start over."""
+
+
+class Recorder:
+    """Runs until cancelled. `ready` says whether it is active or standing by, with its engines at hand."""
+
+    def __init__(self, signer: Signer, origin: str, catalogue: Catalogue, trust: Trust, bootstrap: str, dsn: str) -> None:
+        self._signer = signer
+        self._origin = origin
+        self._catalogue = catalogue
+        self._trust = TrustFeed(trust, bootstrap, "recorder")
+        self._bootstrap = bootstrap
+        self._dsn = dsn
+        self._verifier = ProofVerifier()
+        self._sessions: dict[tuple[bytes, str], KnownSession] = {}
+        self._session_reader: AIOKafkaConsumer | None = None
+        self._session_partitions: list[TopicPartition] = []
+        self._producer: AIOKafkaProducer | None = None
+        self.ready = False
+
+    async def run(self) -> None:
+        """Takes the lock, records, and starts over when an engine was away. Loses nothing: offsets are in PostgreSQL."""
+        while True:
+            try:
+                await self._run_once()
+            except (Unavailable, Deposed) as exc:
+                log.warning("recorder_restarts", reason=str(exc) or "deposed")
+            except (KeyError, asyncpg.PostgresError) as exc:
+                log.error("recorder_failed", error=type(exc).__name__, exc_info=True)
+            finally:
+                self.ready = False
+                metrics.ACTIVE.set(0)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _run_once(self) -> None:
+        async with postgres_errors("connecting"):
+            lock = await asyncpg.connect(self._dsn, timeout=LOG_SECONDS)
+        try:
+            self.ready = True
+            async with postgres_errors("waiting for the recorder's lock"):
+                while not await lock.fetchval(SQL["try_lock"]):
+                    await asyncio.sleep(STANDBY_SECONDS)
+            metrics.ACTIVE.set(1)
+            log.info("recorder_active")
+            await self._record(lock)
+        finally:
+            with suppress(Exception):
+                await lock.close(timeout=1)
+
+    async def _record(self, lock: asyncpg.Connection) -> None:
+        """Everything the active recorder does; the first part that fails ends the others."""
+        await self._trust.start()
+        self._producer = await producer(self._bootstrap, "recorder", linger_ms=0)
+        licences = await self._reader("admission", *(item.topic for item in self._catalogue.items.values()))
+        entries = await self._reader("auditing", audit.TOPIC)
+        self._session_reader = await self._reader("sessions", session.TOPIC)
+        self._session_partitions = list(self._session_reader.assignment())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._trust.follow())
+                tasks.create_task(self._heartbeat(lock))
+                tasks.create_task(self._loop(licences, self._admit))
+                tasks.create_task(self._loop(entries, self._write_entries))
+        except* (Unavailable, Deposed) as group:
+            raise group.exceptions[0] from None
+        finally:
+            for client in (licences, entries, self._session_reader, self._producer):
+                with suppress(Exception):
+                    await client.stop()
+            await self._trust.stop()
+
+    async def _heartbeat(self, lock: asyncpg.Connection) -> None:
+        """On the lock's own connection: who loses the lock stops saying that the index is fresh, and stops."""
+        while True:
+            async with postgres_errors("writing the heartbeat"):
+                await lock.execute(SQL["heartbeat"])
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    async def _reader(self, name: str, *topics: str) -> AIOKafkaConsumer:
+        """A consumer of whole topics that goes on where the database says."""
+        reader = await consumer(self._bootstrap, f"recorder-{name}", max_poll_records=POLL_RECORDS)
+        partitions = [tp for topic in topics for tp in await partitions_of(reader, topic)]
+        reader.assign(partitions)
+        async with postgres_errors("reading positions"):
+            connection = await asyncpg.connect(self._dsn, timeout=LOG_SECONDS)
+            try:
+                await connection.executemany(SQL["first_position"], [(tp.topic, tp.partition) for tp in partitions])
+                stored = {(r["topic"], r["partition"]): r["next_offset"] for r in await connection.fetch(SQL["positions"])}
+            finally:
+                await connection.close()
+        for tp in partitions:
+            reader.seek(tp, stored[tp.topic, tp.partition])
+        return reader
+
+    async def _loop(self, reader: AIOKafkaConsumer, handle: Any) -> None:
+        """Polls and hands over. `handle` commits the rows and the poll's offsets in one transaction."""
+        async with postgres_errors("connecting"):
+            connection = await asyncpg.connect(self._dsn, timeout=LOG_SECONDS, command_timeout=LOG_SECONDS)
+        try:
+            while True:
+                starts = {tp: await reader.position(tp) for tp in reader.assignment()}
+                async with kafka_errors("polling"):
+                    polled = await reader.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
+                if not polled:
+                    continue
+                moved = {tp: (starts[tp], records[-1].offset + 1) for tp, records in polled.items()}
+                await handle(connection, polled, moved)
+        finally:
+            with suppress(Exception):
+                await connection.close(timeout=1)
+
+    # Admission
+
+    async def _admit(self, connection: asyncpg.Connection, polled: Mapping[TopicPartition, Any], moved: Any) -> None:
+        arrived = [
+            Arrived(
+                topic=tp.topic,
+                partition=tp.partition,
+                offset=record.offset,
+                time=datetime.fromtimestamp(record.timestamp / 1000, UTC),
+                key=record.key,
+                value=record.value,
+            )
+            for tp, records in polled.items()
+            for record in records
+            if record.value is not None
+        ]
+        checked, refused = admission.check(arrived, self._origin, self._trust.trust, self._verifier)
+        if any(r.code is Code.CERTIFICATE_UNKNOWN for r in refused):
+            # A department that joined a moment ago: its certificate is on the topic before its first record.
+            await self._trust.catch_up()
+            checked, refused = admission.check(arrived, self._origin, self._trust.trust, self._verifier)
+        await self._learn_sessions(connection, checked)
+        async with postgres_errors("admitting"):
+            index = await self._index(connection, checked)
+            plan = admission.judge(checked, index, self._catalogue)
+            plan.refused.extend(refused)
+            now = datetime.now(UTC)
+            entries = await self._log_batches(connection, plan.admitted, now)
+            conflict_entries = await self._log_conflicts(plan, now)
+            async with connection.transaction():
+                await self._write_plan(connection, plan, entries, conflict_entries, now)
+                await _advance(connection, moved)
+        _count(plan)
+
+    async def _learn_sessions(self, connection: asyncpg.Connection, checked: Sequence[Checked]) -> None:
+        """Sessions stand before their records on their own topic: what is unknown after catching up is unknown."""
+        wanted = {(c.record.claims.session, c.record.claims.issuer) for c in checked}
+        if not wanted - self._sessions.keys():
+            return
+        if len(self._sessions) > KNOWN_SESSIONS:
+            self._sessions.clear()
+        await self._read_sessions(connection)
+        missing = list(wanted - self._sessions.keys())
+        async with postgres_errors("reading sessions"):
+            rows = await connection.fetch(SQL["sessions"], [s for s, _ in missing], [i for _, i in missing])
+        for row in rows:
+            self._sessions[row["session"], row["issuer"]] = KnownSession(
+                item=row["item"], schema=row["schema"], not_after=row["not_after"]
+            )
+
+    async def _read_sessions(self, connection: asyncpg.Connection) -> None:
+        """Takes in `bus.sessions` up to its present end."""
+        assert self._session_reader is not None
+        reader = self._session_reader
+        ends = await bounded(reader.end_offsets(self._session_partitions), LOG_SECONDS, "reading sessions")
+        for tp, end in ends.items():
+            while (start := await reader.position(tp)) < end:
+                async with kafka_errors("reading sessions"):
+                    polled = await reader.getmany(tp, timeout_ms=POLL_MS, max_records=POLL_RECORDS)
+                records = polled.get(tp, [])
+                if not records:
+                    continue
+                async with postgres_errors("storing sessions"), connection.transaction():
+                    for record in records:
+                        await self._take_session(connection, tp, record)
+                    await _advance(connection, {tp: (start, records[-1].offset + 1)})
+
+    async def _take_session(self, connection: asyncpg.Connection, tp: TopicPartition, record: Any) -> None:
+        at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+        try:
+            found = session.parse(record.value or b"")
+            try:
+                session.verify(found, self._trust.trust, at, record.key)
+            except DeptbusError:
+                await self._trust.catch_up()
+                session.verify(found, self._trust.trust, at, record.key)
+        except Unavailable:
+            raise
+        except DeptbusError as exc:
+            log.warning("session_refused", code=exc.code, detail=exc.detail, offset=record.offset)
+            await _refuse(connection, [(tp.topic, tp.partition, record.offset, exc.code.value, exc.detail, at)])
+            return
+        added = await connection.execute(
+            SQL["add_session"],
+            found.session,
+            found.issuer,
+            found.item,
+            found.schema,
+            found.created_at,
+            found.not_after,
+            found.recipient,
+            found.value,
+        )
+        if added.endswith(" 0"):
+            stands = await connection.fetch(SQL["sessions"], [found.session], [found.issuer])
+            if stands[0]["record"] != found.value:
+                detail = f"a second session of {found.issuer} under the same id"
+                log.warning("session_refused", code=Code.SESSION_DUPLICATE, detail=detail, offset=record.offset)
+                refusal = (tp.topic, tp.partition, record.offset, Code.SESSION_DUPLICATE.value, detail, at)
+                await _refuse(connection, [refusal])
+
+    async def _index(self, connection: asyncpg.Connection, checked: Sequence[Checked]) -> Index:
+        claims = [c.record.claims for c in checked]
+        licences, sequences = [c.licence for c in claims], [c.sequence for c in claims]
+        issuers = await connection.fetch(SQL["issuers"])
+        admitted = await connection.fetch(SQL["admitted_hashes"], [c.record.leaf_hash for c in checked])
+        by_sequence = await connection.fetch(SQL["rivals_by_sequence"], licences, sequences)
+        by_leaf = await connection.fetch(
+            SQL["rivals_by_leaf"], [c.issuer for c in claims], [c.session for c in claims], [c.leaf for c in claims]
+        )
+        later = [c for c in claims if c.sequence > 1]
+        before = await connection.fetch(
+            SQL["issuers_before"], [c.licence for c in later], [c.sequence for c in later]
+        ) if later else []
+        return Index(
+            sessions=self._sessions,
+            issuers=frozenset((r["item"], r["uscc"], r["region"]) for r in issuers),
+            admitted=frozenset(r["leaf_hash"] for r in admitted),
+            by_sequence={(r["licence"], r["sequence"]): Rival(leaf_hash=r["leaf_hash"], value=r["value"]) for r in by_sequence},
+            by_leaf={
+                (r["issuer"], r["session"], r["leaf"]): Rival(leaf_hash=r["leaf_hash"], value=r["value"]) for r in by_leaf
+            },
+            issuers_before={(r["licence"], r["sequence"]): r["issuer"] for r in before if r["issuer"] is not None},
+        )
+
+    async def _log_batches(
+        self, connection: asyncpg.Connection, admitted: Sequence[Checked], now: datetime
+    ) -> dict[bytes, bytes]:
+        """By checkpoint, the leaf hash of the batch's `Admitted` entry: read, or made durable now."""
+        first = {one.checkpoint: one for one in admitted}
+        wanted = [_split(checkpoint) for checkpoint in first]
+        rows = await connection.fetch(
+            SQL["batches"], [w[0] for w in wanted], [w[1] for w in wanted], [w[2] for w in wanted]
+        )
+        known = {(r["origin"], r["root"], r["size"]): r["entry"] for r in rows}
+        entries = {c: known[_split(c)] for c in first if _split(c) in known}
+        fresh = [c for c in first if c not in entries]
+        bodies = [
+            (
+                "Admitted",
+                {
+                    "checkpoint": checkpoint,
+                    "signer": first[checkpoint].record.proof.signer,
+                    "signature": first[checkpoint].record.proof.signature,
+                },
+            )
+            for checkpoint in fresh
+        ]
+        return entries | dict(zip(fresh, await self._log(bodies, now), strict=True))
+
+    async def _log_conflicts(self, plan: Plan, now: datetime) -> list[bytes]:
+        return await self._log([("Conflict", _conflict_body(*conflict)) for conflict in plan.conflicts], now)
+
+    async def _log(self, bodies: Sequence[tuple[str, dict[str, Any]]], now: datetime) -> list[bytes]:
+        """The leaf hashes of these entries once every in-sync replica has them."""
+        if not bodies:
+            return []
+        assert self._producer is not None
+        values = audit.log_values(self._signer, self._origin, secrets.token_bytes(16), bodies, now)
+        async with kafka_errors("logging admissions"), asyncio.timeout(LOG_SECONDS):
+            waiting = [await self._producer.send(audit.TOPIC, value, partition=0) for value in values]
+            await asyncio.gather(*waiting)
+        metrics.APPENDED.labels(outcome="ok").inc(len(values))
+        return [merkle.leaf_hash(value) for value in values]
+
+    async def _write_plan(
+        self,
+        connection: asyncpg.Connection,
+        plan: Plan,
+        entries: Mapping[bytes, bytes],
+        conflict_entries: Sequence[bytes],
+        now: datetime,
+    ) -> None:
+        batches = {_split(one.checkpoint): entries[one.checkpoint] for one in plan.admitted}
+        await connection.executemany(
+            "INSERT INTO batch (origin, root, size, entry, admitted_at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+            [(*key, entry, now) for key, entry in batches.items()],
+        )
+        await connection.copy_records_to_table(
+            "record",
+            records=[_record_row(one, entries[one.checkpoint], now) for one in plan.admitted],
+            columns=_RECORD_COLUMNS,
+        )
+        newest: dict[bytes, Checked] = {}
+        for one in plan.admitted:
+            held = newest.get(one.place[0])
+            if held is None or held.place[1] < one.place[1]:
+                newest[one.place[0]] = one
+        claims = [one.record.claims for one in newest.values()]
+        await connection.execute(
+            SQL["upsert_licences"],
+            [c.licence for c in claims],
+            [c.item for c in claims],
+            [c.issuer for c in claims],
+            [c.sequence for c in claims],
+            [status_after(Operation(c.operation)).value for c in claims],
+            [c.valid_from for c in claims],
+            [c.valid_until for c in claims],
+        )
+        subjects = {(s.pseudonym, c.record.claims.licence) for c in plan.admitted for s in c.record.claims.subjects}
+        await connection.execute(SQL["add_subjects"], [s for s, _ in subjects], [licence for _, licence in subjects])
+        for (one, rival, _), entry in zip(plan.conflicts, conflict_entries, strict=True):
+            await connection.execute(
+                "INSERT INTO conflict (leaf_hash, rival, entry, value, found_at) VALUES ($1, $2, $3, $4, $5)",
+                one.record.leaf_hash,
+                rival.leaf_hash,
+                entry,
+                one.arrived.value,
+                now,
+            )
+        await connection.execute(SQL["mark_conflict"], [rival.leaf_hash for _, rival, _ in plan.conflicts])
+        await _refuse(connection, [_refusal_row(refusal) for refusal in plan.refused])
+
+    # Audit entries
+
+    async def _write_entries(self, connection: asyncpg.Connection, polled: Mapping[TopicPartition, Any], moved: Any) -> None:
+        values = [(record.offset, record.value or b"") for records in polled.values() for record in records]
+        rows, subjects = audit_rows(values, self._origin, self._trust.trust, self._verifier)
+        async with postgres_errors("writing audit entries"), connection.transaction():
+            await connection.copy_records_to_table("audit_entry", records=rows, columns=COLUMNS)
+            await connection.copy_records_to_table("audit_subject", records=subjects, columns=["pseudonym", "position"])
+            await _advance(connection, moved)
+
+
+_RECORD_COLUMNS = [
+    "leaf_hash", "licence", "sequence", "item", "issuer", "session", "leaf", "operation", "occurred_at", "valid_from",
+    "valid_until", "region", "admitted_at", "entry", "value",
+]  # fmt: skip
+
+
+def _record_row(one: Checked, entry: bytes, now: datetime) -> tuple[Any, ...]:
+    c = one.record.claims
+    return (
+        one.record.leaf_hash, c.licence, c.sequence, c.item, c.issuer, c.session, c.leaf, c.operation, c.occurred_at,
+        c.valid_from, c.valid_until, c.region, now, entry, one.arrived.value,
+    )  # fmt: skip
+
+
+def _refusal_row(refusal: Refusal) -> tuple[Any, ...]:
+    a = refusal.arrived
+    return a.topic, a.partition, a.offset, refusal.code.value, refusal.detail, a.time
+
+
+async def _refuse(connection: asyncpg.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    if rows:
+        await connection.execute(SQL["add_refusal"], *map(list, zip(*rows, strict=True)))
+
+
+async def _advance(connection: asyncpg.Connection, moved: Mapping[TopicPartition, tuple[int, int]]) -> None:
+    topics, numbers = [tp.topic for tp in moved], [tp.partition for tp in moved]
+    olds, news = [old for old, _ in moved.values()], [new for _, new in moved.values()]
+    if len(await connection.fetch(SQL["advance"], topics, numbers, olds, news)) != len(moved):
+        raise Deposed
+
+
+def _split(checkpoint: bytes) -> tuple[str, bytes, int]:
+    """Origin, root and size of a checkpoint body that this process has verified."""
+    origin, size, root = checkpoint.decode().splitlines()
+    return origin, b64decode(root), int(size)
+
+
+def _conflict_body(one: Checked, rival: Rival, place: str) -> dict[str, Any]:
+    first = envelope.parse(rival.value)
+    return {
+        "first": rival.leaf_hash,
+        "second": one.record.leaf_hash,
+        "place": place,
+        "first_claims": first.claims_bytes,
+        "second_claims": one.record.claims_bytes,
+        "first_proof": envelope.encode_proof(first.proof),
+        "second_proof": envelope.encode_proof(one.record.proof),
+    }
+
+
+def _count(plan: Plan) -> None:
+    metrics.ADMITTED.labels(outcome="ok").inc(len(plan.admitted))
+    metrics.ADMITTED.labels(outcome=Code.CONFLICT.value).inc(len(plan.conflicts))
+    for refusal in plan.refused:
+        metrics.ADMITTED.labels(outcome=refusal.code.value).inc()
+        log.warning("record_refused", code=refusal.code, detail=refusal.detail, topic=refusal.arrived.topic, offset=refusal.arrived.offset)
+    for _, rival, place in plan.conflicts:
+        log.error("record_conflict", place=place, first=rival.leaf_hash.hex())

@@ -1,0 +1,207 @@
+"""From a department's values to sealed, signed records. No I/O: `bus.publisher` sends what this makes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from bus import merkle, pseudonyms, sealing, session
+from bus.envelope import (
+    MAX_VALUE_BYTES,
+    Claims,
+    Subject,
+    batch_origin,
+    check_claims,
+    encode_prefix,
+    encode_sections,
+    encode_value,
+)
+from bus.identity import Identity
+from bus.outbox import Sealed
+from bus.proof import sign_batch
+from bus.trust import KemKey
+from schemas.catalogue import Item
+from schemas.errors import Code, Malformed
+from schemas.operations import Operation
+
+SCHEMA_ID = 1  # the envelope's id in the read-only registry; a hint for tools
+ROTATE_BEFORE = timedelta(minutes=5)  # a batch sealed now must reach the broker before its session ends
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What a department says of one licence.
+
+    `values` are the item's fields by their English names; `sequence` counts the licence's records from 1; `region` is six
+    digits of GB/T 2260; `parents` are leaf hashes of the records that this one is derived from.
+    """
+
+    item: str
+    operation: Operation
+    values: Mapping[str, Any]
+    sequence: int
+    occurred_at: datetime
+    region: str
+    valid_from: date | None = None
+    valid_until: date | None = None
+    parents: tuple[bytes, ...] = ()
+    generation: int | None = None
+
+
+class Sealer:
+    """Seals records of one item in sessions of its own. Not thread-safe: one owner at a time."""
+
+    def __init__(self, identity: Identity, item: Item) -> None:
+        self._identity = identity
+        self._item = item
+        self._session: session.Session | None = None
+        self._leaves: dict[str, sealing.LeafKeys] = {}
+        self._next_leaf = 0
+        self._owner = 0
+
+    def needs_session(self, count: int, now: datetime) -> bool:
+        """Whether a batch of `count` needs a new session. A fork begins its own: two processes never share leaves."""
+        current = self._session
+        return (
+            current is None
+            or self._owner != os.getpid()
+            or self._next_leaf + count > sealing.MAX_LEAVES
+            or now > current.not_after - ROTATE_BEFORE
+        )
+
+    def open_session(self, recipient: KemKey, now: datetime) -> session.Session:
+        """Begins a session. The caller publishes it before the first record that it seals."""
+        secret = secrets.token_bytes(session.SECRET_BYTES)
+        self._session = session.create(
+            self._identity.record,
+            session=secrets.token_bytes(16),
+            secret=secret,
+            item=self._item.name,
+            schema=self._item.schema.digest,
+            recipient=recipient,
+            now=now,
+        )
+        self._leaves = {
+            name: sealing.LeafKeys(sealing.section_root(secret, name)) for name in self._item.schema.sections
+        }
+        self._next_leaf = 0
+        self._owner = os.getpid()
+        return self._session
+
+    def seal(self, drafts: Sequence[Draft]) -> list[Sealed]:
+        """One signed batch. Raises `Malformed` naming the draft and field; then nothing was sealed and no leaf spent."""
+        if self._session is None:
+            raise Malformed(Code.SESSION_UNKNOWN, "no session is open")
+        prepared = [self._prepare(draft) for draft in drafts]
+        first = self._next_leaf
+        self._next_leaf += len(prepared)  # spent from here on, sent or not
+        made = [self._seal_one(*one, first + at) for at, one in enumerate(prepared)]
+        origin = batch_origin(self._identity.origin, self._identity.uscc, self._session.session, first)
+        leaves = [merkle.leaf_hash(claims_bytes) for _, claims_bytes, _ in made]
+        proofs = sign_batch(self._identity.record, origin, leaves)
+        return [
+            self._sealed(claims, leaf, encode_value(SCHEMA_ID, claims_bytes, bodies, proof))
+            for (claims, claims_bytes, bodies), leaf, proof in zip(made, leaves, proofs, strict=True)
+        ]
+
+    def reference(self, values: Mapping[str, Any], generation: int | None = None) -> bytes:
+        """The licence reference, 32 bytes, of these values."""
+        _, key = self._identity.pseudonym_key(self._item.name, generation)
+        return pseudonyms.licence(key, self._item.identify(values))
+
+    def _prepare(self, draft: Draft) -> tuple[Draft, int, bytes, tuple[Subject, ...], dict[str, bytes]]:
+        """Everything that can be refused, before a leaf is spent."""
+        item = self._item
+        generation, key = self._identity.pseudonym_key(item.name, draft.generation)
+        item.validate(draft.values)
+        licence = pseudonyms.licence(key, item.identify(draft.values))
+        if draft.operation is Operation.ERASED:
+            return draft, generation, licence, (), {}
+        subjects = tuple(
+            Subject(role, kind, pseudonyms.subject(key, kind, canonical))
+            for role, kind, canonical in item.subjects(draft.values)
+        )
+        return draft, generation, licence, subjects, item.schema.encode(draft.values)
+
+    def _seal_one(
+        self,
+        draft: Draft,
+        generation: int,
+        licence: bytes,
+        subjects: tuple[Subject, ...],
+        sections: Mapping[str, bytes],
+        leaf: int,
+    ) -> tuple[Claims, bytes, list[bytes]]:
+        assert self._session is not None
+        claims = Claims(
+            record=uuid7(),
+            item=self._item.name,
+            schema=self._item.schema.digest,
+            operation=draft.operation.value,
+            issuer=self._identity.uscc,
+            subjects=subjects,
+            licence=licence,
+            pseudonyms=generation,
+            sequence=draft.sequence,
+            occurred_at=draft.occurred_at,
+            valid_from=draft.valid_from,
+            valid_until=draft.valid_until,
+            region=draft.region,
+            parents=draft.parents,
+            session=self._session.session,
+            leaf=leaf,
+        )
+        check_claims(claims)
+        prefix = encode_prefix(claims)
+        commitments: list[tuple[str, bytes]] = []
+        bodies: list[bytes] = []
+        for name, encoded in sections.items():
+            secret = sealing.section_secret(self._leaves[name].node(leaf), prefix)
+            commitment, body = sealing.seal(secret, encoded)
+            commitments.append((name, commitment))
+            bodies.append(body)
+        return claims, prefix + encode_sections(commitments), bodies
+
+    def _sealed(self, claims: Claims, leaf_hash: bytes, value: bytes) -> Sealed:
+        if len(value) > MAX_VALUE_BYTES:
+            raise Malformed(Code.RECORD_TOO_LARGE, f"the record has {len(value)} bytes; at most {MAX_VALUE_BYTES}")
+        return Sealed(
+            topic=f"licence.{claims.item}",
+            key=claims.licence,
+            value=value,
+            headers=_headers(claims),
+            leaf_hash=leaf_hash,
+            licence=claims.licence,
+            sequence=claims.sequence,
+            record=claims.record,
+        )
+
+
+def _headers(claims: Claims) -> tuple[tuple[str, bytes], ...]:
+    """CloudEvents 1.0, Kafka binary mode, and W3C trace context. Hints: nothing is decided by them.
+
+    The trace id is the record id, so that an audit entry leads back to the publisher without a header being trusted.
+    """
+    return (
+        ("ce_specversion", b"1.0"),
+        ("ce_id", str(claims.record).encode()),
+        ("ce_source", f"urn:deptbus:{claims.issuer}".encode()),
+        ("ce_type", f"{claims.item}.{claims.operation}".encode()),
+        ("ce_time", claims.occurred_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode()),
+        ("ce_dataschema", f"urn:deptbus:schema:{claims.schema.hex()}".encode()),
+        ("content-type", b"application/avro"),
+        ("traceparent", f"00-{claims.record.hex}-{secrets.token_hex(8)}-01".encode()),
+    )
+
+
+def uuid7() -> UUID:
+    """A time-ordered UUID (RFC 9562 §5.7): 48 bits of milliseconds, 74 random bits."""
+    stamp = (time.time_ns() // 1_000_000) << 80
+    value = stamp | secrets.randbits(80)
+    return UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)

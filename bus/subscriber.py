@@ -1,0 +1,389 @@
+"""The SDK's reading half: consume, verify, ask for keys, open, hand over, commit.
+
+Promises: a record is handed over at least once and committed only after the handler is done. A record that cannot be
+verified or opened goes to the consumer's dead-letter topic with its code and never blocks its partition. While the gateway
+is away or a record is not admitted yet, the partition waits with back-off and loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from bus import envelope, metrics, sealing
+from bus.client import GatewayClient
+from bus.envelope import Claims, Record
+from bus.identity import Identity
+from bus.kafka import consumer, kafka_errors, partitions_of, producer
+from bus.messages import Grant, Read
+from bus.proof import ProofVerifier
+from bus.trust import Trust
+from bus.trustfeed import TrustFeed, stop_task
+from schemas.catalogue import Catalogue
+from schemas.errors import Code, DeptbusError, Malformed, Refused, Unavailable
+from schemas.item import ItemSchema
+
+BATCH = 100  # records a key request; also what a crash may hand over a second time
+POLL_MS = 500
+FIRST_WAIT = 0.05
+LONGEST_WAIT = 5.0  # a gateway that came back is found within this
+SEND_SECONDS = 30.0
+_RETRIED = frozenset({Code.NOT_ADMITTED, Code.INDEX_STALE, Code.FACTS_CHANGED, Code.SESSION_UNKNOWN})
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a subscription asks for and why: the same words on every key request, and in the audit trail."""
+
+    sections: tuple[str, ...]
+    purpose: str
+    ground: str
+    operator: str
+    citation: str = ""
+    case: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A record as a handler gets it: the sections that opened, and the code of each that was refused."""
+
+    record: Record
+    sections: Mapping[str, Mapping[str, Any]]
+    refused: Mapping[str, Code]
+    topic: str
+    partition: int
+    offset: int
+    time: datetime
+    salts: Mapping[str, bytes] = field(repr=False)
+    plains: Mapping[str, bytes] = field(repr=False)
+    entry: bytes = b""
+
+    @property
+    def claims(self) -> Claims:
+        return self.record.claims
+
+    @property
+    def item(self) -> str:
+        return self.record.claims.item
+
+    @property
+    def leaf_hash(self) -> bytes:
+        return self.record.leaf_hash
+
+    @property
+    def licence(self) -> bytes:
+        return self.record.claims.licence
+
+    @property
+    def sequence(self) -> int:
+        return self.record.claims.sequence
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The fields of every opened section, together."""
+        return {name: value for section in self.sections.values() for name, value in section.items()}
+
+
+Handler = Callable[[Sequence[Opened]], Awaitable[None]]
+
+
+def open_section(schema: ItemSchema, record: Record, section: str, secret: bytes) -> tuple[Mapping[str, Any], bytes]:
+    """A section's fields and its padded plaintext; commitment, padding and encoding checked. Raises `Malformed`, `Refused`."""
+    for at, (name, commitment) in enumerate(record.claims.sections):
+        if name == section:
+            plain = sealing.open_body(secret, commitment, record.bodies[at])
+            return decode_section(schema, section, plain), plain
+    raise Refused(Code.SECTION_UNKNOWN, f"the record has no section {section}")
+
+
+def decode_section(schema: ItemSchema, section: str, plain: bytes) -> Mapping[str, Any]:
+    """The fields of a padded plaintext."""
+    try:
+        value, used = schema.codecs[section].read(plain, 0)
+    except Malformed as exc:
+        raise Malformed(Code.SECTION_MALFORMED, exc.detail) from exc
+    sealing.check_padding(plain, used)
+    fields: Mapping[str, Any] = value
+    return fields
+
+
+@dataclass(slots=True)
+class _Held:
+    """A record between its topic and the handler."""
+
+    message: Any
+    record: Record
+    grant: Grant | None = None
+
+
+class Subscriber:
+    """One department's subscription to items' topics. `run` until cancelled, or `drain` to the present end."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        bootstrap: str,
+        gateways: Sequence[str],
+        catalogue: Catalogue,
+        *,
+        group: str,
+        items: Sequence[str],
+        wanted: Wanted,
+        offsets: Mapping[tuple[str, int], int] | None = None,
+    ) -> None:
+        """`offsets` given: the handler's sink keeps them with its data, and Kafka's own group offsets are not used."""
+        self.identity = identity
+        self._bootstrap = bootstrap
+        self._gateways = gateways
+        self._catalogue = catalogue
+        self._group = group
+        self._topics = [catalogue.item(item).topic for item in items]
+        self._wanted = wanted
+        self._offsets = offsets
+        self._trust = TrustFeed(Trust(identity.authority), bootstrap, f"subscriber-{group}")
+        self._verifier = ProofVerifier()
+
+    async def run(self, handler: Handler) -> None:
+        """Hands over batches until cancelled. Raises what the handler raises, with nothing of that batch committed."""
+        async with self._connected() as (reader, dead_letters, client):
+            while True:
+                async with kafka_errors("polling"):
+                    polled = await reader.getmany(timeout_ms=POLL_MS, max_records=BATCH)
+                if polled:
+                    await self._batch(reader, dead_letters, client, polled, handler)
+
+    async def drain(self, handler: Handler) -> int:
+        """Hands over what is on the topics now; returns how many records that were."""
+        count = 0
+        async with self._connected() as (reader, dead_letters, client):
+            partitions = [tp for topic in self._topics for tp in await partitions_of(reader, topic)]
+            async with kafka_errors("reading ends"):
+                ends = await reader.end_offsets(partitions)
+            while not await _reached(reader, ends):
+                async with kafka_errors("polling"):
+                    polled = await reader.getmany(timeout_ms=POLL_MS, max_records=BATCH)
+                count += sum(map(len, polled.values()))
+                if polled:
+                    await self._batch(reader, dead_letters, client, polled, handler)
+        return count
+
+    async def open(self, client: GatewayClient, messages: Sequence[Any]) -> tuple[list[Opened], list[tuple[Any, DeptbusError]]]:
+        """Verified and opened records, and (message, error) of those that are not. Waits while it can't know."""
+        await self._learn_signers(messages)
+        held: list[_Held] = []
+        failed: list[tuple[Any, DeptbusError]] = []
+        for message in messages:
+            try:
+                held.append(_Held(message, self._verify(message)))
+            except DeptbusError as exc:
+                failed.append((message, exc))
+        opened: list[Opened] = []
+        for one, secrets in await self._ask(client, held):
+            try:
+                opened.append(self._open(one, secrets))
+            except DeptbusError as exc:
+                failed.append((one.message, exc))
+        return opened, failed
+
+    async def _batch(
+        self,
+        reader: AIOKafkaConsumer,
+        dead_letters: AIOKafkaProducer,
+        client: GatewayClient,
+        polled: Mapping[TopicPartition, Any],
+        handler: Handler,
+    ) -> None:
+        messages = [m for records in polled.values() for m in records if m.value is not None]
+        for tp, records in polled.items():
+            age = datetime.now(UTC).timestamp() - records[-1].timestamp / 1000
+            metrics.LAG_SECONDS.labels(topic=tp.topic, consumergroup=self._group).set(max(age, 0))
+        opened, failed = await self.open(client, messages)
+        await self._bury(dead_letters, failed)
+        if opened:
+            with metrics.PROCESS_SECONDS.time():
+                await handler(opened)
+        metrics.CONSUMED.labels(outcome="ok").inc(len(opened))
+        if self._offsets is None:
+            async with kafka_errors("committing"):
+                await reader.commit({tp: records[-1].offset + 1 for tp, records in polled.items()})
+
+    def _verify(self, message: Any) -> Record:
+        record = envelope.parse(message.value)
+        envelope.check_place(record, message.topic, message.key)
+        at = datetime.fromtimestamp(message.timestamp / 1000, UTC)
+        envelope.verify(record, self.identity.origin, self._trust.trust, self._verifier, at)
+        self._schema(record)
+        return record
+
+    async def _learn_signers(self, messages: Sequence[Any]) -> None:
+        """A certificate is on its topic before its first record: one look is enough."""
+        for message in messages:
+            try:
+                self._verify(message)
+            except Refused as exc:
+                if exc.code is Code.CERTIFICATE_UNKNOWN:
+                    await self._trust.catch_up()
+                    return
+            except DeptbusError:
+                continue
+
+    def _schema(self, record: Record) -> ItemSchema:
+        schema = self._catalogue.item(record.claims.item).schemas.get(record.claims.schema)
+        if schema is None:
+            raise Refused(Code.SCHEMA_UNKNOWN, f"the catalogue has no such schema of {record.claims.item}")
+        return schema
+
+    async def _ask(
+        self, client: GatewayClient, held: Sequence[_Held]
+    ) -> list[tuple[_Held, Mapping[tuple[bytes, str], bytes]]]:
+        """Keys for all of them. What is not admitted yet, or cannot be decided now, is asked again with back-off."""
+        done: list[tuple[_Held, Mapping[tuple[bytes, str], bytes]]] = []
+        waiting, wait = list(held), FIRST_WAIT
+        while waiting:
+            try:
+                grant, secrets = await self._keys(client, waiting)
+            except Unavailable as exc:
+                log.warning("gateway_unavailable", code=exc.code, waiting=len(waiting))
+            else:
+                results = {r.leaf_hash: r for r in grant.results}
+                again = []
+                for one in waiting:
+                    codes = {code for _, code in results[one.record.leaf_hash].sections}
+                    if codes & _RETRIED:
+                        again.append(one)
+                    else:
+                        one.grant = grant
+                        done.append((one, secrets))
+                if len(again) < len(waiting):
+                    wait = FIRST_WAIT
+                waiting = again
+            if waiting:
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, LONGEST_WAIT)
+        return done
+
+    async def _keys(
+        self, client: GatewayClient, waiting: Sequence[_Held]
+    ) -> tuple[Grant, Mapping[tuple[bytes, str], bytes]]:
+        wanted = self._wanted
+        reads = [Read(one.record.claims_bytes, self._sections(one.record)) for one in waiting]
+        return await client.keys(
+            self._trust.trust,
+            reads,
+            purpose=wanted.purpose,
+            ground=wanted.ground,
+            operator=wanted.operator,
+            citation=wanted.citation,
+            case=wanted.case,
+        )
+
+    def _sections(self, record: Record) -> tuple[str, ...]:
+        """An erased licence has no sections: only its state is asked for."""
+        there = {name for name, _ in record.claims.sections}
+        return tuple(name for name in self._wanted.sections if name in there)
+
+    def _open(self, one: _Held, secrets: Mapping[tuple[bytes, str], bytes]) -> Opened:
+        assert one.grant is not None
+        record, message = one.record, one.message
+        result = next(r for r in one.grant.results if r.leaf_hash == record.leaf_hash)
+        if result.state == "CONFLICT":
+            raise Refused(Code.CONFLICT, "two records claim this place: neither opens until a ruling")
+        schema = self._schema(record)
+        sections: dict[str, Mapping[str, Any]] = {}
+        salts: dict[str, bytes] = {}
+        plains: dict[str, bytes] = {}
+        for name, code in result.sections:
+            if code == Code.PERMIT:
+                secret = secrets.get((record.leaf_hash, name))
+                if secret is None:
+                    raise Refused(Code.GRANT_INVALID, f"the grant permits section {name} and holds no key for it")
+                sections[name], plains[name] = open_section(schema, record, name, secret)
+                salts[name] = sealing.salt_of(secret)
+        return Opened(
+            record=record,
+            sections=sections,
+            refused={name: Code(code) for name, code in result.sections if code != Code.PERMIT},
+            topic=message.topic,
+            partition=message.partition,
+            offset=message.offset,
+            time=datetime.fromtimestamp(message.timestamp / 1000, UTC),
+            salts=salts,
+            plains=plains,
+            entry=result.entry,
+        )
+
+    async def _bury(self, dead_letters: AIOKafkaProducer, failed: Sequence[tuple[Any, DeptbusError]]) -> None:
+        """The bytes as received and a code: durable before the offset moves on."""
+        if not failed:
+            return
+        async with kafka_errors("writing dead letters"), asyncio.timeout(SEND_SECONDS):
+            waiting = [
+                await dead_letters.send(
+                    f"dlq.{self._group}", message.value, key=message.key, headers=_dead_letter_headers(message, error)
+                )
+                for message, error in failed
+            ]
+            await asyncio.gather(*waiting)
+        for message, error in failed:
+            metrics.DEAD_LETTERS.labels(reason=error.code.value).inc()
+            metrics.CONSUMED.labels(outcome=error.code.value).inc()
+            log.warning("dead_letter", code=error.code, detail=error.detail, topic=message.topic, offset=message.offset)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[tuple[AIOKafkaConsumer, AIOKafkaProducer, GatewayClient]]:
+        follow: asyncio.Task[None] | None = None
+        reader: AIOKafkaConsumer | None = None
+        dead_letters: AIOKafkaProducer | None = None
+        try:
+            await self._trust.start()
+            follow = asyncio.create_task(self._trust.follow())
+            dead_letters = await producer(self._bootstrap, f"subscriber-{self._group}")
+            reader = await self._reader()
+            async with GatewayClient(self.identity, self._gateways) as client:
+                yield reader, dead_letters, client
+        finally:
+            await stop_task(follow)
+            for client_ in (reader, dead_letters):
+                if client_ is not None:
+                    with suppress(Exception):
+                        await client_.stop()
+            await self._trust.stop()
+
+    async def _reader(self) -> AIOKafkaConsumer:
+        if self._offsets is None:
+            return await consumer(
+                self._bootstrap, self._group, *self._topics, group=self._group, max_poll_records=BATCH
+            )
+        reader = await consumer(self._bootstrap, self._group, max_poll_records=BATCH)
+        partitions = [tp for topic in self._topics for tp in await partitions_of(reader, topic)]
+        reader.assign(partitions)
+        for tp in partitions:
+            reader.seek(tp, self._offsets.get((tp.topic, tp.partition), 0))
+        return reader
+
+
+def _dead_letter_headers(message: Any, error: DeptbusError) -> list[tuple[str, bytes]]:
+    about = {"topic": message.topic, "partition": message.partition, "offset": message.offset, "timestamp": message.timestamp}
+    return [
+        ("deptbus-code", error.code.value.encode()),
+        ("deptbus-detail", error.detail.encode()),
+        ("deptbus-origin", json.dumps(about).encode()),
+        *message.headers,
+    ]
+
+
+async def _reached(reader: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> bool:
+    assigned = reader.assignment()
+    if not ends.keys() <= assigned:
+        return not any(ends.values())
+    return all([await reader.position(tp) >= end for tp, end in ends.items()])

@@ -1,0 +1,81 @@
+"""The topics of the bus, from the catalogue. Created and checked, never on the fly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+
+from bus import audit, session, trustfeed
+from bus.kafka import REQUEST_TIMEOUT_MS, kafka_errors
+from schemas.catalogue import Catalogue
+
+_DAY_MS = 24 * 3600 * 1000
+LICENCE_PARTITIONS = 4
+MAX_RECORD = 1024 * 1024 + 16 * 1024  # the largest value with key, headers and batch overhead
+COMPACT_AFTER_MS = 7 * _DAY_MS
+CREATE_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    """A topic as it should be."""
+
+    name: str
+    partitions: int
+    config: dict[str, str]
+
+
+def topics(catalogue: Catalogue, *, single_broker: bool) -> list[Topic]:
+    """Every topic of the bus. On a single broker the audit log is flushed to disk at each record: there is no other copy."""
+    common = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(MAX_RECORD)}
+    licence = common | {"cleanup.policy": "compact", "min.compaction.lag.ms": str(COMPACT_AFTER_MS)}
+    forever = common | {"cleanup.policy": "delete", "retention.ms": "-1"}
+    durable = {"flush.messages": "1"} if single_broker else {"min.insync.replicas": "2"}
+    never_lost = durable | {"unclean.leader.election.enable": "false"}
+    return [
+        *(Topic(name=item.topic, partitions=LICENCE_PARTITIONS, config=licence) for item in catalogue.items.values()),
+        Topic(
+            name=session.TOPIC,
+            partitions=1,
+            config=common | {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS)},
+        ),
+        Topic(name=trustfeed.TOPIC, partitions=1, config=common | {"cleanup.policy": "compact"}),
+        Topic(name="consent.records", partitions=1, config=forever),
+        Topic(name=audit.TOPIC, partitions=1, config=forever | never_lost),
+    ]
+
+
+def dead_letters(consumer: str, *, single_broker: bool) -> Topic:
+    """A consumer's dead-letter topic: the bytes as received and a code, never opened content."""
+    del single_broker
+    return Topic(
+        name=f"dlq.{consumer}",
+        partitions=1,
+        config={"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": str(MAX_RECORD)},
+    )
+
+
+async def apply(bootstrap: str, wanted: list[Topic], *, replication: int) -> list[str]:
+    """Creates what is missing; returns the names it created. Existing topics are left as they are."""
+    async with kafka_errors("creating topics"):
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=REQUEST_TIMEOUT_MS)
+        await admin.start()
+        try:
+            existing = set(await admin.list_topics())
+            missing = [topic for topic in wanted if topic.name not in existing]
+            if missing:
+                answer = await admin.create_topics(
+                    [
+                        NewTopic(t.name, t.partitions, replication, topic_configs=t.config)
+                        for t in missing
+                    ],
+                    timeout_ms=CREATE_SECONDS * 1000,
+                )
+                for _name, code, *_ in answer.topic_errors:
+                    if code not in (0, TopicAlreadyExistsError.errno):
+                        raise for_code(code)
+            return [topic.name for topic in missing]
+        finally:
+            await admin.close()

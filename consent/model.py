@@ -1,0 +1,247 @@
+"""Agreements, consents, and what a decision is made of. Frozen values; no I/O, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import date
+from enum import StrEnum
+from typing import Any, Self
+from uuid import UUID
+
+from schemas.errors import Code, Malformed
+from schemas.operations import Operation
+
+
+class Ground(StrEnum):
+    """Legal grounds of PIPL (个人信息保护法) art. 13 that the bus serves today."""
+
+    STATUTORY_DUTY = "STATUTORY_DUTY"  # 法定职责, art. 13 (3): needs no consent, but an agreement that names the duty
+    CONSENT = "CONSENT"  # 同意, art. 13 (1)
+
+
+class Status(StrEnum):
+    """A licence's state. 撤销 (void from the start) is not 注销 (ends now) is not 吊销 (penalty)."""
+
+    VALID = "VALID"
+    NOT_ACTIVE = "NOT_ACTIVE"
+    SUSPENDED = "SUSPENDED"
+    CANCELLED = "CANCELLED"
+    REVOKED = "REVOKED"
+    PUNISHED = "PUNISHED"
+    EXPIRED = "EXPIRED"
+    ERASED = "ERASED"
+
+
+class AgreementState(StrEnum):
+    ACTIVE = "ACTIVE"
+    SUSPENDED = "SUSPENDED"
+    TERMINATED = "TERMINATED"
+
+
+class ConsentState(StrEnum):
+    ACTIVE = "ACTIVE"
+    WITHDRAWN = "WITHDRAWN"
+
+
+class RecordState(StrEnum):
+    """What the index says of a record."""
+
+    ADMITTED = "ADMITTED"
+    WAITING = "WAITING"
+    CONFLICT = "CONFLICT"
+
+
+_AFTER = {
+    Operation.SUSPENDED: Status.SUSPENDED,
+    Operation.CANCELLED: Status.CANCELLED,
+    Operation.REVOKED: Status.REVOKED,
+    Operation.PUNISHED: Status.PUNISHED,
+    Operation.ERASED: Status.ERASED,
+}
+
+
+def status_after(operation: Operation) -> Status:
+    """The licence's state once this operation is its newest."""
+    return _AFTER.get(operation, Status.VALID)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Document:
+    """A value that is stored as JSON: strict both ways."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {field.name: _to_json(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Raises `Malformed` (DATA_CORRUPT): only this class writes such documents."""
+        try:
+            return cls(**{field.name: _READERS[field.name](document[field.name]) for field in fields(cls)})
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            raise Malformed(Code.DATA_CORRUPT, f"a stored {cls.__name__.lower()} cannot be read") from exc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement(_Document):
+    """A sharing agreement between a provider and a consumer over one item.
+
+    `regions` are GB/T 2260 prefixes, none meaning everywhere; `duties` the citations that count as a statutory duty;
+    `statuses` are those besides VALID that may still be opened; `superseded` allows older versions; `max_age` is how many
+    seconds a subscriber may keep a secret.
+    """
+
+    id: UUID
+    revision: int
+    provider: str
+    consumer: str
+    item: str
+    sections: frozenset[str]
+    purposes: frozenset[str]
+    regions: frozenset[str]
+    grounds: frozenset[Ground]
+    duties: frozenset[str]
+    valid_from: date
+    valid_until: date | None
+    records_a_day: int | None
+    max_age: int
+    statuses: frozenset[Status]
+    superseded: bool
+    state: AgreementState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consent(_Document):
+    """One subject's consent for one recipient, item and purposes (PIPL art. 23: per recipient, purpose and kind of data).
+
+    `subject` is the pseudonym under the item's key; `sensitive` are the sections separately consented to (单独同意, art. 29);
+    `evidence` the SHA-256 of the signed form in hex, or empty.
+    """
+
+    id: UUID
+    revision: int
+    subject: bytes
+    recipient: str
+    item: str
+    purposes: frozenset[str]
+    sections: frozenset[str]
+    sensitive: frozenset[str]
+    valid_from: date
+    valid_until: date | None
+    max_uses: int | None
+    recorded_by: str
+    evidence: str
+    state: ConsentState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Who asks, for what, on which ground. `ground` is as received: an unknown one is refused, not guessed."""
+
+    consumer: str
+    purpose: str
+    ground: str
+    citation: str
+    case: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordFacts:
+    """What the index says of the record at hand. `holders` are the pseudonyms of holder and co-holders."""
+
+    state: RecordState
+    item: str
+    issuer: str
+    region: str
+    holders: tuple[bytes, ...]
+    known_schema: bool
+    status: Status
+    valid_from: date | None
+    valid_until: date | None
+    superseded: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the database says of the parties. `used_up` are agreements and consents whose limit is reached."""
+
+    consumer_known: bool
+    consumer_suspended: bool
+    index_fresh: bool
+    agreements: tuple[Agreement, ...]
+    consents: tuple[Consent, ...]
+    used_up: frozenset[UUID]
+
+
+@dataclass(frozen=True, slots=True)
+class SectionDecision:
+    """One section's answer. `rule` names what decided, `<kind>:<id>@<revision>`; a permit always has one."""
+
+    section: str
+    code: Code
+    rule: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Every section asked for, once, with its code. `agreement` and `consents` are what the permits rest on."""
+
+    sections: tuple[SectionDecision, ...]
+    agreement: Agreement | None = None
+    consents: tuple[Consent, ...] = ()
+
+    @property
+    def permitted(self) -> tuple[str, ...]:
+        return tuple(s.section for s in self.sections if s.code is Code.PERMIT)
+
+    def refused(self, code: Code) -> Decision:
+        """The same decision with every permit taken back."""
+        sections = tuple(
+            SectionDecision(s.section, code, s.rule) if s.code is Code.PERMIT else s for s in self.sections
+        )
+        return Decision(sections=sections)
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, UUID):
+        return str(value)
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _day(value: Any) -> date | None:
+    return None if value is None else date.fromisoformat(value)
+
+
+def _plain(value: Any) -> Any:
+    return value
+
+
+_READERS: Mapping[str, Any] = {
+    "id": UUID,
+    "revision": int,
+    "provider": str,
+    "consumer": str,
+    "item": str,
+    "sections": frozenset,
+    "purposes": frozenset,
+    "regions": frozenset,
+    "grounds": lambda names: frozenset(map(Ground, names)),
+    "duties": frozenset,
+    "valid_from": date.fromisoformat,
+    "valid_until": _day,
+    "records_a_day": _plain,
+    "max_age": int,
+    "statuses": lambda names: frozenset(map(Status, names)),
+    "superseded": bool,
+    "state": lambda name: AgreementState(name) if name in AgreementState.__members__ else ConsentState(name),
+    "subject": bytes.fromhex,
+    "recipient": str,
+    "sensitive": frozenset,
+    "max_uses": _plain,
+    "recorded_by": str,
+    "evidence": str,
+}

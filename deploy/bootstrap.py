@@ -1,0 +1,181 @@
+"""What a bus needs before its processes start: a CA, the processes' keys, the schema, the topics. Each step may be repeated."""
+
+from __future__ import annotations
+
+import json
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+
+
+from bus import db, hpke, pseudonyms, topics, trustfeed
+from bus.gateway import control
+from bus.gateway.keyring import Keyring
+from bus.identity import Identity
+from bus.kafka import kafka_errors, producer
+from bus.pki import CertificateAuthority, Role, Signer, write_private
+from bus.trust import certificate_value, kem_key_value
+from schemas.catalogue import Catalogue
+from schemas.errors import Code, Misuse
+from schemas.identifiers import parse_uscc
+
+# A synthetic credit code (its area and serial belong to nobody): the local stack's operator.
+LOCAL_OPERATOR = ("deptbus.local", "11330411MB2A00011E")
+CONSUMER_KEM_LIFE = timedelta(days=398)
+GENERATION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bus:
+    """A bus's own folder: `config.json`, `ca/`, `gateway/`, `recorder/`."""
+
+    folder: Path
+    origin: str
+    operator: str
+
+    @classmethod
+    def load(cls, folder: Path) -> Bus:
+        """Raises `Misuse` (CONFIG_INVALID) if `prepare` never ran here."""
+        try:
+            config = json.loads((folder / "config.json").read_text("utf-8"))
+            return cls(folder=folder, origin=config["origin"], operator=config["operator"])
+        except (OSError, ValueError, KeyError) as exc:
+            raise Misuse(Code.CONFIG_INVALID, f"{folder}: no bus was set up here; `deptbus up` does it") from exc
+
+    @property
+    def authority(self) -> CertificateAuthority:
+        return CertificateAuthority(self.folder / "ca")
+
+    def signer(self, process: str) -> Signer:
+        """The key of `gateway` or `recorder`."""
+        return Signer.load(self.folder / process, process)
+
+    def keyring(self) -> Keyring:
+        return Keyring(self.folder / "gateway", self.signer("gateway"))
+
+
+async def prepare(folder: Path, kafka: str, dsn: str, *, replication: int = 1) -> Bus:
+    """Makes or completes a bus. A crash in the middle is mended by the next call."""
+    bus = _set_up(folder)
+    await db.migrate(dsn)
+    await topics.apply(
+        kafka, topics.topics(Catalogue.load(), single_broker=replication == 1), replication=replication
+    )
+    values = [certificate_value(bus.signer(process).der) for process in ("gateway", "recorder")]
+    kem = bus.keyring().renew_kem(datetime.now(UTC))
+    await publish_certificates(kafka, [*values, *([kem] if kem else [])])
+    return bus
+
+
+async def publish_certificates(kafka: str, values: Iterable[bytes]) -> None:
+    """Puts values on `bus.certificates`. The same value twice does no harm: the topic is compacted by key."""
+    client = await producer(kafka, "certificates")
+    try:
+        async with kafka_errors("publishing certificates"):
+            for value in values:
+                await client.send_and_wait(trustfeed.TOPIC, value, key=_key(value))
+    finally:
+        await client.stop()
+
+
+async def add_org(
+    bus: Bus,
+    folder: Path,
+    kafka: str,
+    dsn: str,
+    *,
+    name: str,
+    uscc: str,
+    issues: Sequence[tuple[str, str]],
+    receives: Sequence[str],
+    auditor: bool = False,
+) -> Identity:
+    """A department joins: keys, certificates, KemKey, pseudonym keys. `issues` are (item, region prefix).
+
+    Called again for the same name it keeps the keys and adds items. Raises `Misuse` if the name stands for another code.
+    """
+    parse_uscc(uscc)
+    catalogue = Catalogue.load()
+    items = sorted({catalogue.item(item).name for item in (*receives, *(item for item, _ in issues))})
+    root = bus.keyring().pseudonym_root
+    keys = {item: {GENERATION: pseudonyms.item_key(root, item, GENERATION)} for item in items}
+    if (folder / "org.json").exists():
+        identity = _extend(folder, uscc, keys)
+    else:
+        identity = _new_identity(bus, name, uscc, keys)
+        identity.save(folder)
+    connection = await db.connect(dsn)
+    try:
+        await control.add_org(connection, uscc, name, auditor=auditor)
+        for item, region in issues:
+            await control.add_issuer(connection, item, uscc, region)
+    finally:
+        await connection.close()
+    begin = datetime.now(UTC).replace(microsecond=0)
+    kem = kem_key_value(
+        identity.kem.public, uscc, "CONSUMER", begin, begin + CONSUMER_KEM_LIFE - timedelta(days=1), identity.department
+    )
+    await publish_certificates(
+        kafka, [certificate_value(identity.record.der), certificate_value(identity.department.der), kem]
+    )
+    return identity
+
+
+def _set_up(folder: Path) -> Bus:
+    config = folder / "config.json"
+    if not config.exists():
+        origin, operator = LOCAL_OPERATOR
+        if not (folder / "ca" / "ca.pem").exists():
+            CertificateAuthority.create(folder / "ca", origin, operator)
+        authority = CertificateAuthority(folder / "ca")
+        for process, role in (("gateway", Role.GATEWAY), ("recorder", Role.RECORDER)):
+            (folder / process).mkdir(parents=True, exist_ok=True, mode=0o700)
+            authority.issue(role, operator, f"{origin} {process}").save(folder / process, process)
+        write_private(config, json.dumps({"origin": origin, "operator": operator}, indent=2).encode())
+    return Bus.load(folder)
+
+
+def _new_identity(bus: Bus, name: str, uscc: str, keys: dict[str, dict[int, bytes]]) -> Identity:
+    authority = bus.authority
+    return Identity(
+        name=name,
+        uscc=uscc,
+        origin=bus.origin,
+        gateway_owner=bus.operator,
+        authority=authority.signer.der,
+        record=authority.issue(Role.RECORD, uscc, name),
+        department=authority.issue(Role.DEPARTMENT, uscc, name),
+        kem=hpke.PrivateKey.generate(),
+        pseudonym_keys=keys,
+    )
+
+
+def _extend(folder: Path, uscc: str, keys: dict[str, dict[int, bytes]]) -> Identity:
+    known = Identity.load(folder)
+    if known.uscc != uscc:
+        raise Misuse(Code.CONFIG_INVALID, f"{known.name} is {known.uscc}, not {uscc}: choose another name")
+    merged = {item: dict(of_item) for item, of_item in known.pseudonym_keys.items()} | keys
+    identity = Identity(
+        name=known.name,
+        uscc=known.uscc,
+        origin=known.origin,
+        gateway_owner=known.gateway_owner,
+        authority=known.authority,
+        record=known.record,
+        department=known.department,
+        kem=known.kem,
+        pseudonym_keys=merged,
+    )
+    identity.save_pseudonym_keys(folder)
+    return identity
+
+
+def _key(value: bytes) -> bytes:
+    from hashlib import sha256
+
+    return sha256(value).digest()
+
+

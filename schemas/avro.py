@@ -1,0 +1,74 @@
+"""Avro binary, one encoding a value.
+
+Avro libraries accept many encodings of one value (long varints, arrays in blocks, sized blocks); a signature over bytes
+needs exactly one. A reader decodes, encodes again and refuses any difference (`bus/FORMATS.md`, 'Encoding').
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from io import BytesIO
+from typing import Any
+
+import fastavro
+
+from schemas.errors import Code, Malformed
+
+
+class Codec:
+    """Encodes and strictly decodes one Avro type."""
+
+    __slots__ = ("_schema", "name")
+
+    def __init__(self, schema: Any, *, name: str = "value") -> None:
+        self._schema = fastavro.parse_schema(schema, _force=True)
+        self.name = name
+
+    def encode(self, value: Any) -> bytes:
+        """The canonical encoding. Raises `Malformed` (VALUE_INVALID) for a value that the type does not hold."""
+        out = BytesIO()
+        try:
+            fastavro.schemaless_writer(out, self._schema, value)
+        except Exception as exc:  # fastavro raises whatever the conversion met: TypeError, ValueError, KeyError, ...
+            raise Malformed(Code.VALUE_INVALID, f"{self.name} does not fit its schema ({type(exc).__name__})") from exc
+        return out.getvalue()
+
+    def decode(self, data: bytes) -> Any:
+        """The value of exactly these bytes. Raises `Malformed` for anything but the canonical encoding."""
+        value, end = self.read(data, 0)
+        if end != len(data):
+            raise Malformed(Code.RECORD_NOT_CANONICAL, f"{len(data) - end} bytes left over after {self.name}")
+        return value
+
+    def read(self, data: bytes, start: int) -> tuple[Any, int]:
+        """The value that begins at `start`, and where it ends. Strict as `decode`."""
+        source = BytesIO(data)
+        source.seek(start)
+        try:
+            value = fastavro.schemaless_reader(
+                source, self._schema, None, return_record_name=True, return_record_name_override=True
+            )
+        except Exception as exc:  # hostile bytes: EOFError, IndexError, UnicodeDecodeError, OverflowError, ...
+            raise Malformed(Code.RECORD_MALFORMED, f"{self.name} cannot be decoded ({type(exc).__name__})") from exc
+        end = source.tell()
+        try:
+            again = self.encode(value)
+        except Malformed as exc:
+            raise Malformed(Code.RECORD_NOT_CANONICAL, f"{self.name} holds a value that cannot be written back") from exc
+        if again != data[start:end]:
+            raise Malformed(Code.RECORD_NOT_CANONICAL, f"{self.name} is not in its canonical encoding")
+        return value, end
+
+
+@cache
+def wire_schema(name: str) -> Any:
+    """A schema of `schemas/wire`, parsed from JSON."""
+    return json.loads((resources.files("schemas") / "wire" / f"{name}.avsc").read_text("utf-8"))
+
+
+@cache
+def wire_codec(name: str) -> Codec:
+    """The codec of a schema of `schemas/wire`."""
+    return Codec(wire_schema(name), name=name)

@@ -1,0 +1,152 @@
+"""An item's schema document, and the section records that follow from it.
+
+A document is an Avro record whose fields each carry `"section"`. The section record of a name is the record of the
+fields of that section, in document order, types unchanged; names resolve in the whole document. `map` is not allowed:
+its order is not fixed, so it has no canonical bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from schemas.avro import Codec
+from schemas.errors import Code, Malformed
+
+MAX_SECTIONS = 64
+MAX_DOCUMENT_BYTES = 256 * 1024  # a licence face has tens of fields; a document this size is a mistake or an attack
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One field of an item: its place, and what the standards call it."""
+
+    name: str
+    section: str
+    sensitivity: str
+    zh: str
+    key: str
+    identifier: str | None
+    avro_type: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemSchema:
+    """A parsed schema document. `digest` is what claims name it by: SHA-256 of the exact bytes."""
+
+    document: bytes
+    digest: bytes
+    name: str
+    fields: Mapping[str, Field]
+    sections: tuple[str, ...]
+    codecs: Mapping[str, Codec]
+
+    @classmethod
+    def parse(cls, document: bytes) -> ItemSchema:
+        """Raises `Malformed` (CONFIG_INVALID) for a document that breaks a rule above."""
+        if len(document) > MAX_DOCUMENT_BYTES:
+            raise _invalid(f"the document is larger than {MAX_DOCUMENT_BYTES} bytes")
+        try:
+            schema = json.loads(document)
+        except ValueError as exc:
+            raise _invalid("the document is not JSON") from exc
+        if not isinstance(schema, dict) or schema.get("type") != "record":
+            raise _invalid("the document is not an Avro record")
+        if "map" in _types(schema):
+            raise _invalid("map has no canonical order and is not allowed")
+        fields = {field["name"]: _field(field) for field in schema["fields"]}
+        sections = tuple(dict.fromkeys(field.section for field in fields.values()))
+        if not 1 <= len(sections) <= MAX_SECTIONS:
+            raise _invalid(f"{len(sections)} sections; 1 to {MAX_SECTIONS} are allowed")
+        return cls(
+            document=document,
+            digest=hashlib.sha256(document).digest(),
+            name=schema["name"],
+            fields=MappingProxyType(fields),
+            sections=sections,
+            codecs=MappingProxyType({name: _section_codec(schema, name) for name in sections}),
+        )
+
+    def encode(self, values: Mapping[str, Any]) -> dict[str, bytes]:
+        """Every section's record, encoded, in the order of `sections`. Unknown fields are refused."""
+        if not values.keys() <= self.fields.keys():
+            unknown = sorted(values.keys() - self.fields.keys())
+            raise Malformed(Code.VALUE_INVALID, f"{self.name} has no field {', '.join(unknown)}")
+        return {name: codec.encode(values) for name, codec in self.codecs.items()}
+
+
+def _field(field: Mapping[str, Any]) -> Field:
+    section = field.get("section")
+    if not isinstance(section, str) or not _NAME.match(section):
+        raise _invalid(f"field {field.get('name')} has no valid section")
+    return Field(
+        name=field["name"],
+        section=section,
+        sensitivity=field.get("sensitivity", ""),
+        zh=field.get("zh", ""),
+        key=field.get("key", ""),
+        identifier=field.get("identifier"),
+        avro_type=field["type"],
+    )
+
+
+def _section_codec(schema: Mapping[str, Any], section: str) -> Codec:
+    """A named type may be defined in one section and used in another, so definitions are written in at first use."""
+    defined = {named["name"]: named for named in _named_types(schema["fields"])}
+    fields = [{"name": f["name"], "type": f["type"]} for f in schema["fields"] if f["section"] == section]
+    resolved = _with_definitions(fields, defined, set())
+    record = {
+        "type": "record",
+        "name": f"{schema['name']}_{section.replace('-', '_')}",
+        "namespace": schema.get("namespace", ""),
+        "fields": resolved,
+    }
+    return Codec(record, name=f"section {section}")
+
+
+def _with_definitions(node: Any, defined: Mapping[str, Any], seen: set[str]) -> Any:
+    if isinstance(node, str) and node in defined and node not in seen:
+        return _with_definitions(defined[node], defined, seen)
+    if isinstance(node, list):
+        return [_with_definitions(part, defined, seen) for part in node]
+    if isinstance(node, dict):
+        if node.get("type") in ("record", "enum", "fixed"):
+            seen.add(node["name"])
+        return {
+            key: _with_definitions(value, defined, seen) if key in ("type", "items", "fields") else value
+            for key, value in node.items()
+        }
+    return node
+
+
+def _named_types(node: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(node, list):
+        for part in node:
+            yield from _named_types(part)
+    elif isinstance(node, dict):
+        if node.get("type") in ("record", "enum", "fixed"):
+            yield node
+        for key in ("type", "items", "fields"):
+            if not isinstance(node.get(key), str):
+                yield from _named_types(node.get(key))
+
+
+def _types(node: Any) -> set[str]:
+    """Every type name that a schema mentions."""
+    if isinstance(node, str):
+        return {node}
+    if isinstance(node, list):
+        return set().union(*map(_types, node)) if node else set()
+    if isinstance(node, dict):
+        return set().union(*(_types(node[key]) for key in ("type", "items", "values", "fields") if key in node))
+    return set()
+
+
+def _invalid(what: str) -> Malformed:
+    return Malformed(Code.CONFIG_INVALID, f"item schema: {what}")
