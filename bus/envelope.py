@@ -18,7 +18,7 @@ from bus.pki import Certificate, Role
 from bus.proof import Proof, ProofVerifier
 from bus.sealing import MAX_LEAVES
 from bus.trust import Trust
-from schemas.avro import Codec, wire_codec, wire_schema
+from schemas.avro import Codec, cut, named_types, wire_codec, wire_part, wire_schema
 from schemas.errors import Code, Malformed
 from schemas.identifiers import parse_uscc
 
@@ -30,43 +30,13 @@ MAX_SEQUENCE = 2**62
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}\Z")
 _REGION = re.compile(r"[0-9]{6}\Z")
 _MAGIC = b"\x00"
-
-_CLAIMS = wire_schema("Envelope")["fields"][0]["type"]
-_BODIES = Codec({"type": "array", "items": "bytes"}, name="bodies")
-
-
-def _part(name: str, fields: list[Any]) -> Codec:
-    return Codec({"type": "record", "name": name, "namespace": "deptbus.v1", "fields": fields}, name=name.lower())
-
-
-def _with_hash(schema: Any) -> Any:
-    """A copy that defines `Hash` at its first use: a part cut out of the envelope must name its own types."""
-    return {**schema, "fields": [_define_path(field) for field in schema["fields"]]}
-
-
-def _define_path(field: Any) -> Any:
-    if field["name"] != "path":
-        return field
-    return {**field, "type": {"type": "array", "items": {"type": "fixed", "name": "Hash", "size": 32}}}
-
+_SECTION_FIELDS = next(t for t in named_types(wire_schema("Envelope")) if t["name"] == "Section")["fields"]
 
 # The claims in two parts, because keys are bound to the first, and the batch proof covers both.
-_PREFIX = _part("Claims", _CLAIMS["fields"][:-1])
-_SECTIONS = Codec(
-    {
-        "type": "array",
-        "items": {
-            "type": "record",
-            "name": "deptbus.v1.Section",
-            "fields": [
-                {"name": "name", "type": "string"},
-                {"name": "commitment", "type": {"type": "fixed", "name": "Hash", "size": 32}},
-            ],
-        },
-    },
-    name="sections",
-)
-_PROOF = Codec({**_with_hash(wire_schema("Envelope")["fields"][2]["type"]), "namespace": "deptbus.v1"}, name="proof")
+_PREFIX = wire_part("Envelope", "Claims", until="sections")
+_SECTIONS = Codec({"type": "array", "items": cut(wire_schema("Envelope"), "Section", _SECTION_FIELDS)}, name="sections")
+_BODIES = Codec({"type": "array", "items": "bytes"}, name="bodies")
+_PROOF = wire_part("Envelope", "Proof")
 ENVELOPE = wire_codec("Envelope")
 
 

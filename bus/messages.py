@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from bus import hpke
 from bus.pki import Role, Signer
 from bus.trust import Trust, signed_text
-from schemas.avro import Codec, wire_codec, wire_schema
+from schemas.avro import wire_codec, wire_part
 from schemas.errors import Code, Malformed, Refused
 from schemas.identifiers import parse_citizen_number
 
@@ -24,7 +24,7 @@ MAX_TEXT = 200  # GB/T 36906: the reason for use (useCause) has at most 200 char
 _REQUEST = wire_codec("KeyRequest")
 _GRANT = wire_codec("Grant")
 _SECRETS = wire_codec("Secrets")
-_GRANT_SIGNED = Codec({**wire_schema("Grant"), "fields": wire_schema("Grant")["fields"][:-1]}, name="grant")
+_GRANT_SIGNED = wire_part("Grant", until="signature")
 _EIGHTEEN = re.compile(r"[0-9]{17}[0-9X]")
 
 

@@ -16,7 +16,7 @@ from bus import hpke
 from bus.pki import Role, Signer
 from bus.sealing import section_root
 from bus.trust import KemKey, Trust, signed_text
-from schemas.avro import Codec, wire_codec, wire_schema
+from schemas.avro import wire_codec, wire_part, wire_schema
 from schemas.errors import Code, Malformed, Refused
 from schemas.identifiers import parse_uscc
 
@@ -29,16 +29,9 @@ SEALED_BYTES = SECRET_BYTES + hpke.OVERHEAD
 MAX_VALUE_BYTES = 4096
 
 _CODEC = wire_codec("Session")
-_FIELDS = wire_schema("Session")["fields"]
-
-
-def _fields_before(name: str) -> Codec:
-    count = next(i for i, field in enumerate(_FIELDS) if field["name"] == name)
-    return Codec({**wire_schema("Session"), "fields": _FIELDS[:count]}, name="session")
-
-
-_UNSEALED = _fields_before("sealed")
-_UNSIGNED = _fields_before("signature")
+_FIELDS = tuple(field["name"] for field in wire_schema("Session")["fields"])
+_UNSEALED = wire_part("Session", until="sealed")
+_UNSIGNED = wire_part("Session", until="signature")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,4 +117,4 @@ def _info(fields: Mapping[str, Any]) -> bytes:
 
 
 def _as_fields(session: Session) -> dict[str, Any]:
-    return {field["name"]: getattr(session, field["name"]) for field in _FIELDS}
+    return {name: getattr(session, name) for name in _FIELDS}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
 from cryptography import x509
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from bus import hpke
 from bus.pki import Certificate, Role, Signer, parse_certificate
-from schemas.avro import Codec, wire_codec, wire_schema
+from schemas.avro import wire_codec, wire_part
 from schemas.errors import Code, Malformed, Refused
 
 MAX_CERTIFICATES = 100_000  # 10,000 bodies (Zhejiang), four roles, renewals: and still under 300 MB
@@ -25,13 +26,8 @@ MAX_VALUE_BYTES = 16 * 1024
 BUS_CERTIFICATE = wire_codec("BusCertificate")
 
 
-def _unsigned(record: str) -> Codec:
-    """The codec of a signed record's fields before `signer` and `signature`… up to `signature`, as they are signed."""
-    schema = next(s for s in wire_schema("BusCertificate")["fields"][0]["type"] if s["name"] == record)
-    return Codec({**schema, "namespace": "deptbus.v1", "fields": schema["fields"][:-1]}, name=record)
-
-
-_SIGNED = {name: _unsigned(name) for name in ("KemKey", "Revocation")}
+# What is signed of a record that is signed alone: its fields before `signature`.
+_SIGNED = {name: wire_part("BusCertificate", name, until="signature") for name in ("KemKey", "Revocation")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +146,18 @@ def verify_signed(record: str, body: dict[str, Any], key: Ed25519PublicKey) -> N
 def signed_text(record: str, fields: bytes) -> bytes:
     """What is signed of a record that is signed alone: `"deptbus/1 <record>\\n"` and its fields before `signature`."""
     return f"deptbus/1 {record}\n".encode() + fields
+
+
+def topic_key(value: bytes) -> bytes:
+    """The Kafka key of a `bus.certificates` value: what compaction keeps one of."""
+    kind, body = BUS_CERTIFICATE.decode(value)["body"]
+    match kind.rpartition(".")[2]:
+        case "Certificate":
+            return sha256(body["der"]).digest()
+        case "KemKey":
+            return sha256(body["public_key"]).digest()
+        case _:
+            return b"revocation" + bytes(body["certificate"])
 
 
 def certificate_value(der: bytes) -> bytes:

@@ -17,7 +17,7 @@ from bus.gateway.keyring import Keyring
 from bus.identity import Identity
 from bus.kafka import kafka_errors, producer
 from bus.pki import CertificateAuthority, Role, Signer, write_private
-from bus.trust import certificate_value, kem_key_value
+from bus.trust import certificate_value, kem_key_value, topic_key
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Misuse
 from schemas.identifiers import parse_uscc
@@ -65,8 +65,7 @@ async def prepare(folder: Path, kafka: str, dsn: str, *, replication: int = 1) -
         kafka, topics.topics(Catalogue.load(), single_broker=replication == 1), replication=replication
     )
     values = [certificate_value(bus.signer(process).der) for process in ("gateway", "recorder")]
-    kem = bus.keyring().renew_kem(datetime.now(UTC))
-    await publish_certificates(kafka, [*values, *([kem] if kem else [])])
+    await publish_certificates(kafka, [*values, bus.keyring().renew_kem(datetime.now(UTC))])
     return bus
 
 
@@ -76,7 +75,7 @@ async def publish_certificates(kafka: str, values: Iterable[bytes]) -> None:
     try:
         async with kafka_errors("publishing certificates"):
             for value in values:
-                await client.send_and_wait(trustfeed.TOPIC, value, key=_key(value))
+                await client.send_and_wait(trustfeed.TOPIC, value, key=topic_key(value))
     finally:
         await client.stop()
 
@@ -171,11 +170,5 @@ def _extend(folder: Path, uscc: str, keys: dict[str, dict[int, bytes]]) -> Ident
     )
     identity.save_pseudonym_keys(folder)
     return identity
-
-
-def _key(value: bytes) -> bytes:
-    from hashlib import sha256
-
-    return sha256(value).digest()
 
 

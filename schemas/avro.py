@@ -7,6 +7,7 @@ needs exactly one. A reader decodes, encodes again and refuses any difference (`
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from io import BytesIO
@@ -56,7 +57,7 @@ class Codec:
         try:
             again = self.encode(value)
         except Malformed as exc:
-            raise Malformed(Code.RECORD_NOT_CANONICAL, f"{self.name} holds a value that cannot be written back") from exc
+            raise Malformed(Code.RECORD_NOT_CANONICAL, f"{self.name} holds what cannot be written back") from exc
         if again != data[start:end]:
             raise Malformed(Code.RECORD_NOT_CANONICAL, f"{self.name} is not in its canonical encoding")
         return value, end
@@ -72,3 +73,50 @@ def wire_schema(name: str) -> Any:
 def wire_codec(name: str) -> Codec:
     """The codec of a schema of `schemas/wire`."""
     return Codec(wire_schema(name), name=name)
+
+
+def wire_part(name: str, record: str | None = None, *, until: str | None = None) -> Codec:
+    """The codec of a part of a wire schema: a named record in it, or its fields before `until`: what is signed."""
+    document = wire_schema(name)
+    found = next(t for t in named_types(document) if t["name"] == (record or document["name"]))
+    names = [field["name"] for field in found["fields"]]
+    count = len(names) if until is None else names.index(until)
+    return Codec(cut(document, found["name"], found["fields"][:count]), name=found["name"])
+
+
+def cut(document: Mapping[str, Any], name: str, fields: Sequence[Any]) -> dict[str, Any]:
+    """A record of some of a document's fields. Named types are defined where they first come in it."""
+    defined = {named["name"]: named for named in named_types(document["fields"])}
+    namespace = document.get("namespace", "")
+    resolved = _with_definitions(list(fields), defined, set())
+    return {"type": "record", "name": name, "namespace": namespace, "fields": resolved}
+
+
+def named_types(node: Any) -> Iterator[Mapping[str, Any]]:
+    """Every record, enum and fixed that a schema defines, outermost first."""
+    if isinstance(node, list):
+        for part in node:
+            yield from named_types(part)
+    elif isinstance(node, dict):
+        if node.get("type") in ("record", "enum", "fixed"):
+            yield node
+        for key in ("type", "items", "fields"):
+            if not isinstance(node.get(key), str):
+                yield from named_types(node.get(key))
+
+
+def _with_definitions(node: Any, defined: Mapping[str, Any], seen: set[str]) -> Any:
+    if isinstance(node, str) and node in defined and node not in seen:
+        return _with_definitions(defined[node], defined, seen)
+    if isinstance(node, list):
+        return [_with_definitions(part, defined, seen) for part in node]
+    if isinstance(node, dict):
+        if node.get("type") in ("record", "enum", "fixed"):
+            if node["name"] in seen:
+                return node["name"]
+            seen.add(node["name"])
+        return {
+            key: _with_definitions(value, defined, seen) if key in ("type", "items", "fields") else value
+            for key, value in node.items()
+        }
+    return node

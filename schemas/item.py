@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from schemas.avro import Codec
+from schemas.avro import Codec, cut
 from schemas.errors import Code, Malformed
 
 MAX_SECTIONS = 64
@@ -97,44 +97,8 @@ def _field(field: Mapping[str, Any]) -> Field:
 
 
 def _section_codec(schema: Mapping[str, Any], section: str) -> Codec:
-    """A named type may be defined in one section and used in another, so definitions are written in at first use."""
-    defined = {named["name"]: named for named in _named_types(schema["fields"])}
     fields = [{"name": f["name"], "type": f["type"]} for f in schema["fields"] if f["section"] == section]
-    resolved = _with_definitions(fields, defined, set())
-    record = {
-        "type": "record",
-        "name": f"{schema['name']}_{section.replace('-', '_')}",
-        "namespace": schema.get("namespace", ""),
-        "fields": resolved,
-    }
-    return Codec(record, name=f"section {section}")
-
-
-def _with_definitions(node: Any, defined: Mapping[str, Any], seen: set[str]) -> Any:
-    if isinstance(node, str) and node in defined and node not in seen:
-        return _with_definitions(defined[node], defined, seen)
-    if isinstance(node, list):
-        return [_with_definitions(part, defined, seen) for part in node]
-    if isinstance(node, dict):
-        if node.get("type") in ("record", "enum", "fixed"):
-            seen.add(node["name"])
-        return {
-            key: _with_definitions(value, defined, seen) if key in ("type", "items", "fields") else value
-            for key, value in node.items()
-        }
-    return node
-
-
-def _named_types(node: Any) -> Iterator[Mapping[str, Any]]:
-    if isinstance(node, list):
-        for part in node:
-            yield from _named_types(part)
-    elif isinstance(node, dict):
-        if node.get("type") in ("record", "enum", "fixed"):
-            yield node
-        for key in ("type", "items", "fields"):
-            if not isinstance(node.get(key), str):
-                yield from _named_types(node.get(key))
+    return Codec(cut(schema, f"{schema['name']}_{section.replace('-', '_')}", fields), name=f"section {section}")
 
 
 def _types(node: Any) -> set[str]:

@@ -1,7 +1,7 @@
 """What an item's values must satisfy before they are sealed, compiled once a schema: a publisher checks every record.
 
-Only what the codec would not notice is tested here: a wrong type that Avro would silently convert, identifiers, and rules
-between fields. The rest is the codec's own refusal.
+Only what the codec would not notice is tested here: a wrong type that Avro would silently convert, identifiers, and
+rules between fields. The rest is the codec's own refusal.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ IDENTIFIERS: Final[Mapping[str, Callable[[str], object]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checks:
-    """A schema's compiled checks. `name` stands in errors; names of standard keys are `""` where the item has none."""
+    """A schema's compiled checks. `name` is the item's, for errors; `by_key` gives the field of a standard key."""
 
     name: str
     types: tuple[tuple[str, frozenset[type]], ...]

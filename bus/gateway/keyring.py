@@ -70,8 +70,8 @@ class Keyring:
             _ = self.kem_ids
         return self._kem.get(key_id)
 
-    def renew_kem(self, now: datetime) -> bytes | None:
-        """A `bus.certificates` value to publish if no key lasts long enough, else None.
+    def renew_kem(self, now: datetime) -> bytes:
+        """The `bus.certificates` value of the newest key, made now if none lasts long enough.
 
         The private key is on disk before the public one is known to anybody: no session is sealed to a lost key.
         """

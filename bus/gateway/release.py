@@ -11,9 +11,8 @@ Commit points, and what a crash at each leaves behind:
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +23,7 @@ from bus import audit, envelope, merkle, metrics
 from bus.db import postgres_errors
 from bus.envelope import Claims
 from bus.gateway import facts as fact_store
+from bus.gateway.facts import Found
 from bus.gateway.sessions import SessionKeys
 from bus.httpsig import Signed
 from bus.kafka import kafka_errors
@@ -85,10 +85,10 @@ class Releases:
             case=request.case,
         )
         async with postgres_errors("deciding"), self._pool.acquire() as connection:
-            found = await fact_store.load(connection, access.consumer, asked)
+            found = await fact_store.load(connection, access.consumer, asked, now)
             unopened = await self._keys.load(connection, {(a.claims.session, a.claims.issuer) for a in asked})
             decisions = [self._decide(a, access, found, now) for a in asked]
-            decisions = await fact_store.take(connection, request.request, access.consumer, asked, decisions, now)
+            decisions = await fact_store.take(connection, access.consumer, request.request, decisions, now)
             decisions = [_without_keys(a, d, unopened) for a, d in zip(asked, decisions, strict=True)]
             entries = await self._record(signed, request, asked, decisions, now)
             changed = await fact_store.changed(connection, access.consumer, asked, decisions, found)
@@ -106,8 +106,8 @@ class Releases:
             raise Refused(Code.RECIPIENT_INVALID, "recipient has ended: publish a new KemKey")
         return key
 
-    def _decide(self, asked: Asked, access: Access, found: Any, now: datetime) -> Decision:
-        record, facts = found.of(asked.leaf_hash)
+    def _decide(self, asked: Asked, access: Access, found: Found, now: datetime) -> Decision:
+        record, facts = found.of(asked, self._catalogue)
         return decide(self._catalogue.items.get(asked.claims.item), access, asked.sections, record, facts, now)
 
     async def _record(
@@ -123,14 +123,15 @@ class Releases:
             ("Decision", _entry(signed, request, a, d)) for a, d in zip(asked, decisions, strict=True)
         ]
         values = audit.log_values(self._signer, self._origin, request.request, bodies, now)
-        await self._append(values)
+        await self.append(values)
         return [merkle.leaf_hash(value) for value in values]
 
     async def _void(self, group: bytes, entries: Sequence[bytes]) -> None:
         bodies = [("Voided", {"entry": entry, "code": VOIDED.value}) for entry in entries]
-        await self._append(audit.log_values(self._signer, self._origin, group, bodies, datetime.now(UTC)))
+        await self.append(audit.log_values(self._signer, self._origin, group, bodies, datetime.now(UTC)))
 
-    async def _append(self, values: Sequence[bytes]) -> None:
+    async def append(self, values: Sequence[bytes]) -> None:
+        """Returns when every in-sync replica has these log values. Raises `Unavailable`."""
         with metrics.outcome(metrics.APPENDED, len(values)):
             async with kafka_errors("writing the audit entry"), asyncio.timeout(LOG_SECONDS):
                 waiting = [await self._log.send(audit.TOPIC, value, partition=0) for value in values]
@@ -143,12 +144,12 @@ class Releases:
         asked: Sequence[Asked],
         decisions: Sequence[Decision],
         entries: Sequence[bytes],
-        found: Any,
+        found: Found,
     ) -> bytes:
         results: list[Result] = []
         secrets: list[tuple[bytes, str, bytes]] = []
         for a, decision, entry in zip(asked, decisions, entries, strict=True):
-            state = found.of(a.leaf_hash)[0].state
+            state = found.of(a, self._catalogue)[0].state.value
             codes = tuple((s.section, s.code.value) for s in decision.sections)
             results.append(Result(leaf_hash=a.leaf_hash, state=state, sections=codes, entry=entry))
             nodes = self._keys.nodes(a.claims.session, a.claims.issuer, a.claims.leaf, decision.permitted)

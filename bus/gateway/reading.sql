@@ -1,0 +1,40 @@
+-- name: entries
+-- $1 after position, $2 only this department's (or null), $3 subjects (or null), the rest exact filters (or null).
+SELECT e.position, e.leaf_hash, e.time, e.kind, e.consumer, e.provider, e.item, e.purpose, e.ground, e.case_ref, e.operator,
+       e.request, e.record, e.licence, e.permitted, e.refused
+  FROM audit_entry e
+ WHERE e.position > $1
+   AND ($2::text IS NULL OR e.consumer = $2 OR e.provider = $2)
+   AND ($3::bytea[] IS NULL OR e.position IN (SELECT s.position FROM audit_subject s WHERE s.pseudonym = ANY($3)))
+   AND ($4::text IS NULL OR e.consumer = $4)
+   AND ($5::text IS NULL OR e.provider = $5)
+   AND ($6::text IS NULL OR e.item = $6)
+   AND ($7::text IS NULL OR e.purpose = $7)
+   AND ($8::timestamptz IS NULL OR e.time >= $8)
+   AND ($9::timestamptz IS NULL OR e.time < $9)
+   AND ($10::text IS NULL OR e.kind = $10)
+   AND ($11::text IS NULL OR e.case_ref = $11)
+ ORDER BY e.position
+ LIMIT $12;
+
+-- name: admitted
+SELECT r.conflict, r.entry, r.admitted_at, l.sequence > r.sequence AS superseded, l.status
+  FROM record r JOIN licence l ON l.licence = r.licence WHERE r.leaf_hash = $1
+UNION ALL
+SELECT true, c.entry, c.found_at, false, '' FROM conflict c WHERE c.leaf_hash = $1;
+
+-- name: in_force
+-- The newest version of each of the subject's licences by the end of a day (UTC+8), if it was in force then.
+SELECT newest.value, newest.leaf_hash, newest.operation, newest.valid_from, newest.valid_until
+  FROM licence_subject s
+  JOIN licence l ON l.licence = s.licence AND l.item = $2
+ CROSS JOIN LATERAL (
+       SELECT r.value, r.leaf_hash, r.operation, r.valid_from, r.valid_until
+         FROM record r
+        WHERE r.licence = s.licence AND r.occurred_at < ($3::date + 1)::timestamp AT TIME ZONE 'Asia/Shanghai'
+        ORDER BY r.sequence DESC LIMIT 1) AS newest
+ WHERE s.pseudonym = $1
+   AND (newest.valid_from IS NULL OR newest.valid_from <= $3)
+   AND (newest.valid_until IS NULL OR newest.valid_until >= $3)
+ ORDER BY newest.leaf_hash
+ LIMIT $4;

@@ -1,0 +1,342 @@
+"""A gateway, put together: its engines, its keys, and what its routes call.
+
+Stateless: any number may run over the same Kafka, PostgreSQL and key folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import structlog
+from aiokafka import AIOKafkaProducer
+
+from bus import audit, db, envelope, pseudonyms, trustfeed
+from bus.db import postgres_errors
+from bus.gateway import control, reading
+from bus.gateway.control import AgreementBody, ConsentBody, SubjectBody
+from bus.gateway.keyring import Keyring
+from bus.gateway.reading import EntriesBody
+from bus.gateway.release import Releases
+from bus.gateway.sessions import SessionKeys
+from bus.httpsig import Signed
+from bus.kafka import bounded, kafka_errors, producer
+from bus.messages import KeyRequest, Read, check_texts
+from bus.sealer import SCHEMA_ID
+from bus.trust import Trust, topic_key
+from bus.trustfeed import TrustFeed
+from consent.decide import CHINA
+from schemas.avro import wire_schema
+from schemas.catalogue import Catalogue
+from schemas.errors import Code, Malformed, Refused, Unavailable
+from schemas.identifiers import parse_citizen_number, parse_uscc
+
+GENERATION = 1
+CHECK_SECONDS = 5.0
+RENEW_SECONDS = 600.0
+MAX_CONSENTS = 1_000
+
+log = structlog.get_logger()
+
+Route = tuple[Callable[[Signed, Any], Awaitable[Any]], Any]
+
+
+class IdBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Names one agreement or consent."""
+
+    id: UUID
+
+
+class ListBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Lists; nothing to say."""
+
+
+class SubjectQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A subject under one item's pseudonyms."""
+
+    item: str
+    subject: SubjectBody
+
+
+class ConsentsBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Many consents, all recorded or none."""
+
+    consents: list[ConsentBody]
+
+
+class SearchBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`POST /v1/licences:search`: the clerk's once-only retrieval. `request` and `recipient` in hex."""
+
+    item: str
+    subject: SubjectBody
+    sections: list[str]
+    request: str
+    recipient: str
+    purpose: str
+    ground: str
+    operator: str
+    citation: str = ""
+    case: str = ""
+    agent: str | None = None
+    as_of: date | None = None
+
+
+class Gateway:
+    """An async context manager: connected inside, `run` keeps it current."""
+
+    def __init__(
+        self, *, keyring: Keyring, origin: str, authority: bytes, catalogue: Catalogue, bootstrap: str, dsn: str
+    ) -> None:
+        self._keyring = keyring
+        self._origin = origin
+        self._catalogue = catalogue
+        self._bootstrap = bootstrap
+        self._dsn = dsn
+        self.trust = Trust(authority)
+        self._feed = TrustFeed(self.trust, bootstrap, "gateway")
+        self._sessions = SessionKeys(keyring, catalogue)
+        self._pool: asyncpg.Pool | None = None
+        self._producer: AIOKafkaProducer | None = None
+        self.releases: Releases
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._feed.start()
+            self._pool = await db.pool(self._dsn)
+            self._producer = await producer(self._bootstrap, "gateway", linger_ms=0)
+            await self._renew_kem()
+        except BaseException:
+            await self._close()
+            raise
+        self.releases = Releases(
+            signer=self._keyring.signer,
+            origin=self._origin,
+            catalogue=self._catalogue,
+            trust=self.trust,
+            pool=self._pool,
+            log=self._producer,
+            keys=self._sessions,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def run(self) -> None:
+        """Follows certificates, stores session keys as they come, renews the KEM key. Until cancelled."""
+        assert self._pool is not None
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._feed.follow())
+            tasks.create_task(self._sessions.sweep(self._pool))
+            tasks.create_task(self._keep_kem())
+
+    async def check(self) -> None:
+        """Raises `Unavailable` unless Kafka and PostgreSQL answer within five seconds."""
+        assert self._producer is not None
+        await bounded(self._producer.client.fetch_all_metadata(), CHECK_SECONDS, "asking Kafka")
+        async with self._connection("asking PostgreSQL") as connection:
+            await connection.fetchval("SELECT 1", timeout=CHECK_SECONDS)
+
+    def routes(self) -> Mapping[str, Route]:
+        """The JSON routes: path, what it calls, the body it takes."""
+        return {
+            "/v1/agreements": (self.create_agreement, AgreementBody),
+            "/v1/agreements:list": (self.list_agreements, ListBody),
+            "/v1/agreements:show": (self.show_agreement, IdBody),
+            "/v1/agreements:end": (self.end_agreement, IdBody),
+            "/v1/consents": (self.create_consents, ConsentsBody),
+            "/v1/consents:show": (self.show_consent, IdBody),
+            "/v1/consents:search": (self.search_consents, SubjectQuery),
+            "/v1/consents:withdraw": (self.withdraw_consent, IdBody),
+            "/v1/licences:search": (self.search_licences, SearchBody),
+            "/v1/audit/entries:query": (self.query_entries, EntriesBody),
+        }
+
+    async def create_agreement(self, signed: Signed, body: AgreementBody) -> Any:
+        async with self._connection("storing an agreement") as connection:
+            made = await control.create_agreement(connection, self._catalogue, signed.caller.uscc, body)
+        await self._announce("agreement", made)
+        return made.to_json()
+
+    async def list_agreements(self, signed: Signed, body: ListBody) -> Any:
+        async with self._connection("reading agreements") as connection:
+            return [a.to_json() for a in await control.agreements(connection, signed.caller.uscc, None)]
+
+    async def show_agreement(self, signed: Signed, body: IdBody) -> Any:
+        async with self._connection("reading agreements") as connection:
+            return (await control.agreements(connection, signed.caller.uscc, body.id))[0].to_json()
+
+    async def end_agreement(self, signed: Signed, body: IdBody) -> Any:
+        async with self._connection("ending an agreement") as connection:
+            ended = await control.end_agreement(connection, signed.caller.uscc, body.id)
+        await self._announce("agreement", ended)
+        return ended.to_json()
+
+    async def create_consents(self, signed: Signed, body: ConsentsBody) -> Any:
+        if not 1 <= len(body.consents) <= MAX_CONSENTS:
+            raise Malformed(Code.REQUEST_TOO_LARGE, f"1 to {MAX_CONSENTS} consents at once")
+        bodies = [(one, self._pseudonym(one.item, one.subject)) for one in body.consents]
+        async with self._connection("storing consents") as connection:
+            made = await control.create_consents(connection, self._catalogue, signed.caller.uscc, bodies)
+        await self._announce("consent", *made)
+        return [one.to_json() for one in made]
+
+    async def show_consent(self, signed: Signed, body: IdBody) -> Any:
+        async with self._connection("reading a consent") as connection:
+            return (await control.consent(connection, signed.caller.uscc, body.id)).to_json()
+
+    async def search_consents(self, signed: Signed, body: SubjectQuery) -> Any:
+        pseudonym = self._pseudonym(body.item, body.subject)
+        async with self._connection("reading consents") as connection:
+            found = await control.consents_of(connection, signed.caller.uscc, pseudonym)
+        return [one.to_json() for one in found]
+
+    async def withdraw_consent(self, signed: Signed, body: IdBody) -> Any:
+        async with self._connection("withdrawing a consent") as connection:
+            withdrawn = await control.withdraw_consent(connection, signed.caller.uscc, body.id)
+        await self._announce("consent", withdrawn)
+        return withdrawn.to_json()
+
+    async def search_licences(self, signed: Signed, body: SearchBody) -> Any:
+        """Sealed licences in force, and a grant for them: the same release as any other."""
+        check_texts(body.purpose, body.ground, body.operator, body.citation, body.case, body.agent)
+        request, recipient = _hex(body.request, 16), _hex(body.recipient, 32)
+        pseudonym = self._pseudonym(body.item, body.subject)
+        day = body.as_of or datetime.now(CHINA).date()
+        async with self._connection("looking up licences") as connection:
+            found = await reading.in_force(connection, pseudonym, body.item, day)
+        if not found:
+            await self._log_reading(signed, request, body.operator, "licences:search", [pseudonym], 0)
+            return {"records": [], "grant": None}
+        reads = tuple(Read(envelope.parse(one.value).claims_bytes, tuple(body.sections)) for one in found)
+        grant = await self.releases.release(
+            signed,
+            KeyRequest(
+                request=request,
+                purpose=body.purpose,
+                ground=body.ground,
+                operator=body.operator,
+                citation=body.citation,
+                case=body.case,
+                agent=body.agent,
+                recipient=recipient,
+                reads=reads,
+            ),
+        )
+        return {"records": [b64encode(one.value).decode() for one in found], "grant": b64encode(grant).decode()}
+
+    async def query_entries(self, signed: Signed, body: EntriesBody) -> Any:
+        """The auditor reads everything, a department its own. The reading is in the log before the answer leaves."""
+        caller = signed.caller.uscc
+        subjects = None if body.subject is None else self._everywhere(body.subject)
+        async with self._connection("reading the trail") as connection:
+            own = None if await control.is_auditor(connection, caller) else caller
+            rows = await reading.entries(connection, body, subjects, own)
+        await self._log_reading(signed, signed.digest[:16], "", "audit/entries:query", subjects or [], len(rows))
+        return {"entries": rows, "next": rows[-1]["position"] if rows else body.after}
+
+    async def admitted(self, leaf_hash: bytes) -> Any:
+        async with self._connection("reading the index") as connection:
+            return await reading.admitted(connection, leaf_hash)
+
+    def registry_schema(self, number: int) -> bytes:
+        """The read-only schema registry's answer. Only the envelope has an id: sections are sealed."""
+        if number != SCHEMA_ID:
+            raise Refused(Code.NOT_FOUND, f"no schema has the id {number}")
+        return json.dumps({"schema": json.dumps(wire_schema("Envelope"))}).encode()
+
+    def _pseudonym(self, item: str, subject: SubjectBody) -> bytes:
+        name = self._catalogue.item(item).name
+        key = pseudonyms.item_key(self._keyring.pseudonym_root, name, GENERATION)
+        return pseudonyms.subject(key, subject.kind, _canonical(subject))
+
+    def _everywhere(self, subject: SubjectBody) -> list[bytes]:
+        """The subject's pseudonym under every item: the auditor asks about a person, not about a licence."""
+        return [self._pseudonym(item, subject) for item in self._catalogue.items]
+
+    async def _log_reading(
+        self, signed: Signed, group: bytes, operator: str, what: str, subjects: list[bytes], returned: int
+    ) -> None:
+        body = {
+            "reader": signed.caller.uscc,
+            "operator": operator,
+            "what": what,
+            "subjects": subjects,
+            "returned": returned,
+            "digest": signed.digest,
+            "signer": signed.caller.id,
+            "signature": signed.signature,
+        }
+        values = audit.log_values(self._keyring.signer, self._origin, group, [("Reading", body)], datetime.now(UTC))
+        await self.releases.append(values)
+
+    async def _announce(self, kind: str, *documents: Any) -> None:
+        """Copies for others on `consent.records`; the database is what decides. A Kafka that is away delays nothing."""
+        assert self._producer is not None
+        for document in documents:
+            value = msgspec.json.encode({"kind": kind, **document.to_json()})
+            try:
+                async with kafka_errors("announcing"), asyncio.timeout(CHECK_SECONDS):
+                    await self._producer.send_and_wait("consent.records", value, key=document.id.bytes)
+            except Unavailable as exc:
+                log.warning("announcement_lost", code=exc.code, kind=kind)
+                return
+
+    async def _keep_kem(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            try:
+                await self._renew_kem()
+            except Unavailable as exc:
+                log.warning("kem_renewal_delayed", code=exc.code)
+
+    async def _renew_kem(self) -> None:
+        """Makes the day's key if it is time, and puts it on the topic (again: compaction keeps one)."""
+        assert self._producer is not None
+        value = self._keyring.renew_kem(datetime.now(UTC))
+        async with kafka_errors("publishing the KEM key"):
+            await self._producer.send_and_wait(trustfeed.TOPIC, value, key=topic_key(value))
+        await self._feed.catch_up()
+
+    @asynccontextmanager
+    async def _connection(self, doing: str) -> AsyncIterator[asyncpg.Connection]:
+        assert self._pool is not None
+        async with postgres_errors(doing), self._pool.acquire(timeout=CHECK_SECONDS) as connection:
+            yield connection
+
+    async def _close(self) -> None:
+        if self._producer is not None:
+            await self._producer.stop()
+        if self._pool is not None:
+            self._pool.terminate()
+        await self._feed.stop()
+
+
+def _canonical(subject: SubjectBody) -> str:
+    match subject.kind:
+        case "PERSON":
+            return parse_citizen_number(subject.id)
+        case "ORGANISATION" | "DEPARTMENT":
+            return parse_uscc(subject.id)
+    raise Malformed(Code.REQUEST_MALFORMED, "subject.kind is PERSON, ORGANISATION or DEPARTMENT")
+
+
+def _hex(text: str, size: int) -> bytes:
+    try:
+        data = bytes.fromhex(text)
+    except ValueError as exc:
+        raise Malformed(Code.REQUEST_MALFORMED, "request and recipient are hex") from exc
+    if len(data) != size:
+        raise Malformed(Code.REQUEST_MALFORMED, f"{size} bytes in hex are needed")
+    return data
