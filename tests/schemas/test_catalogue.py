@@ -107,9 +107,9 @@ def _item(name: str) -> Item:
     return CATALOGUE.item(name)
 
 
-def _refusal(name: str, **changes: Any) -> Malformed:
+def _refusal(item: str, **changes: Any) -> Malformed:
     with pytest.raises(Malformed) as raised:
-        _item(name).validate({**COMPLETE[name], **changes})
+        _item(item).validate({**COMPLETE[item], **changes})
     return raised.value
 
 
@@ -231,7 +231,7 @@ def test_every_co_owner_is_a_subject_once() -> None:
     ("change", "code"),
     [
         ({"id_number": "999999199001010017"}, Code.CITIZEN_CHECK),
-        ({"id_type": "001"}, Code.USCC_FORM),
+        ({"id_type": "001"}, Code.USCC_CHECK),
         ({"id_type": "000"}, Code.VALUE_INVALID),
         ({"id_type": "414", "id_number": "e 1"}, Code.VALUE_INVALID),
         ({"id_number": None}, Code.VALUE_INVALID),

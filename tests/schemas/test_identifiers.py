@@ -17,7 +17,7 @@ from schemas.identifiers import LicenceIdentifier, mod37_36, parse_citizen_numbe
 
 VECTORS = Path(__file__).parent.parent / "vectors" / "identifiers"
 ALNUM = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-LICENCE = "1.2.156.3005.2.11100000000013338W011.11430000006122244L.20230000403.001.U"
+LICENCE = "1.2.156.3005.2.11100000MB0143028R001.11330411MB2A00011E.2026000001.001.U"
 PARSERS: dict[str, Callable[[str], object]] = {
     "uscc": parse_uscc,
     "citizen": parse_citizen_number,
@@ -31,7 +31,7 @@ def _cases() -> Iterator[object]:
             yield pytest.param(name, row["value"], row["expect"], id=f"{name}: {row['note']}: {row['value']!r:.80}")
 
 
-@pytest.mark.parametrize(("name", "value", "expect"), _cases())
+@pytest.mark.parametrize(("name", "value", "expect"), list(_cases()))
 def test_vector(name: str, value: str, expect: str) -> None:
     parse = PARSERS[name]
     if expect == "ok":
@@ -79,12 +79,14 @@ def test_check_character_agrees_with_an_independent_implementation(body: str) ->
 
 @given(st.from_regex(r"[1-9][0-9A-HJ-NPQRTUWXY][0-9]{6}[0-9A-HJ-NPQRTUWXY]{8}[0-9X]", fullmatch=True))
 def test_credit_code_agrees_with_an_independent_implementation(body: str) -> None:
-    """Where both checks can be made right, the outer one is stdnum's; the inner is stdnum's blind spot."""
+    """The outer check is as stdnum's; the inner one, which stdnum does not test, is all that may still be wrong."""
     code = body + stdnum_uscc.calc_check_digit(body)
     try:
-        assert parse_uscc(code) == code
+        parse_uscc(code)
+        fault = None
     except Malformed as refused:
-        assert refused.code is Code.USCC_ORG_CHECK
+        fault = refused.code
+    assert fault in (None, Code.USCC_ORG_CHECK)
 
 
 @given(

@@ -1,0 +1,181 @@
+"""Is anything lost, twice, or opened without an entry? Computed from Kafka and PostgreSQL themselves.
+
+No counter of the pipeline is believed: every topic is read from its beginning to its present end.
+
+* lost        a record on a topic that the index neither admitted nor refused nor holds in conflict; an audit entry on the
+              topic without its row
+* duplicated  the same record twice on its topic; two certificates of one issuer and item from one licence
+* unaudited   a certificate derived from a record that its issuer never had permission to open in the log
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+
+from bus import audit, db, envelope
+from bus.db import postgres_errors
+from bus.envelope import Record
+from bus.kafka import bounded, consumer, kafka_errors, partitions_of
+from schemas.catalogue import Catalogue
+from schemas.errors import DeptbusError
+
+POLL_MS = 1_000
+ASK_SECONDS = 20.0
+SHOWN = 20  # examples of each finding: enough to start from, not a dump
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was read and what is wrong. Examples name topic, partition and offset, or a leaf hash."""
+
+    records: int = 0
+    entries: int = 0
+    refused: int = 0
+    conflicts: int = 0
+    lost: list[str] = field(default_factory=list)
+    duplicated: list[str] = field(default_factory=list)
+    unaudited: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        return not (self.lost or self.duplicated or self.unaudited)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "records": self.records,
+            "audit_entries": self.entries,
+            "refused": self.refused,
+            "conflicts": self.conflicts,
+            "lost": len(self.lost),
+            "duplicated": len(self.duplicated),
+            "unaudited": len(self.unaudited),
+            "examples": {
+                "lost": self.lost[:SHOWN],
+                "duplicated": self.duplicated[:SHOWN],
+                "unaudited": self.unaudited[:SHOWN],
+            },
+        }
+
+
+async def check(kafka: str, dsn: str, catalogue: Catalogue) -> Findings:
+    """Reads everything. Memory: about 200 bytes a record and entry. Raises `Unavailable`."""
+    findings = Findings()
+    topics = [item.topic for item in catalogue.items.values()]
+    opened = await _entries(kafka, dsn, findings)
+    connection = await db.connect(dsn)
+    try:
+        async with postgres_errors("reading the index"):
+            known = await _known(connection)
+            refused = {(r["topic"], r["partition"], r["position"]) for r in await _rows(connection, "refusal")}
+            findings.conflicts = await connection.fetchval("SELECT count(*) FROM conflict")
+    finally:
+        await connection.close()
+    findings.refused = len(refused)
+    seen: set[bytes] = set()
+    licences: dict[bytes, bytes] = {}
+    derived: list[tuple[Record, str]] = []
+    async for message in _messages(kafka, topics):
+        place = (message.topic, message.partition, message.offset)
+        findings.records += 1
+        try:
+            record = envelope.parse(message.value)
+        except DeptbusError:
+            if place not in refused:
+                findings.lost.append(_named(place) + " (unreadable, and not refused)")
+            continue
+        if record.leaf_hash in seen:
+            findings.duplicated.append(_named(place) + " (the same record again)")
+            continue
+        seen.add(record.leaf_hash)
+        licences[record.leaf_hash] = record.claims.licence
+        if record.leaf_hash not in known and place not in refused:
+            findings.lost.append(_named(place) + " (not in the index)")
+        if record.claims.parents:
+            derived.append((record, _named(place)))
+    _check_derived(derived, licences, opened, findings)
+    return findings
+
+
+def _check_derived(
+    derived: Sequence[tuple[Record, str]],
+    licences: dict[bytes, bytes],
+    opened: set[tuple[str, bytes]],
+    findings: Findings,
+) -> None:
+    """One certificate of an issuer and item a licence; each after a permitted opening of its parent."""
+    issued: Counter[tuple[str, str, bytes]] = Counter()
+    for record, place in derived:
+        claims = record.claims
+        for parent in claims.parents:
+            if (claims.issuer, parent) not in opened:
+                findings.unaudited.append(place + " (its parent was never opened by its issuer)")
+            if claims.sequence == 1:
+                source = (claims.issuer, claims.item, licences.get(parent, parent))
+                issued[source] += 1
+                if issued[source] > 1:
+                    findings.duplicated.append(place + " (a second certificate from one licence)")
+
+
+async def _entries(kafka: str, dsn: str, findings: Findings) -> set[tuple[str, bytes]]:
+    """(consumer, record) of every permit on the audit topic; rows that are missing are findings."""
+    connection = await db.connect(dsn)
+    try:
+        async with postgres_errors("reading audit rows"):
+            rows = {r["position"]: r["leaf_hash"] for r in await _rows(connection, "audit_entry", "position, leaf_hash")}
+    finally:
+        await connection.close()
+    opened: set[tuple[str, bytes]] = set()
+    voided: dict[bytes, tuple[str, bytes]] = {}
+    async for message in _messages(kafka, [audit.TOPIC]):
+        findings.entries += 1
+        try:
+            entry = audit.parse(message.value)[0]
+        except DeptbusError:
+            continue
+        if rows.get(message.offset) != entry.leaf_hash:
+            findings.lost.append(f"{audit.TOPIC}/0/{message.offset} (an audit entry without its row)")
+        if entry.kind == "Decision" and any(s["code"] == "PERMIT" for s in entry.body["sections"]):
+            permit = (entry.body["consumer"], entry.body["record"])
+            opened.add(permit)
+            voided[entry.leaf_hash] = permit
+        elif entry.kind == "Voided":
+            opened.discard(voided.get(entry.body["entry"], ("", b"")))
+    return opened
+
+
+async def _messages(kafka: str, topics: Sequence[str]) -> AsyncIterator[Any]:
+    """Every message of the topics up to their present ends."""
+    reader = await consumer(kafka, "check", max_poll_records=1_000)
+    try:
+        partitions = [tp for topic in topics for tp in await partitions_of(reader, topic)]
+        reader.assign(partitions)
+        ends = await bounded(reader.end_offsets(partitions), ASK_SECONDS, "reading ends")
+        async with kafka_errors("reading topics"):
+            await reader.seek_to_beginning(*partitions)
+            for tp, end in ends.items():
+                while await reader.position(tp) < end:
+                    polled = await reader.getmany(tp, timeout_ms=POLL_MS)
+                    for message in polled.get(tp, []):
+                        if message.value is not None and message.offset < end:
+                            yield message
+    finally:
+        await reader.stop()
+
+
+async def _known(connection: asyncpg.Connection) -> set[bytes]:
+    rows = await connection.fetch("SELECT leaf_hash FROM record UNION ALL SELECT leaf_hash FROM conflict")
+    return {row["leaf_hash"] for row in rows}
+
+
+async def _rows(connection: asyncpg.Connection, table: str, columns: str = "*") -> list[Any]:
+    rows: list[Any] = await connection.fetch(f"SELECT {columns} FROM {table}")  # noqa: S608 - both are literals above
+    return rows
+
+
+def _named(place: tuple[str, int, int]) -> str:
+    return "/".join(map(str, place))
