@@ -1,0 +1,28 @@
+"""`deptbus`: the command line. Each file of `deploy/commands` registers its own."""
+
+from __future__ import annotations
+
+import typer
+
+from bus.logs import configure
+from deploy import output
+from deploy.commands import COMMANDS
+
+app = typer.Typer(
+    name="deptbus",
+    help="A bus on which departments share e-licences: sealed, signed, with consent, and audited.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for register in COMMANDS:
+    register(app)
+
+
+def main() -> None:
+    configure("deptbus")
+    output.main(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Where things are: DEPTBUS_HOME (default `.deptbus/`) and the `stack.json` that every command finds."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bus.identity import Identity
+from bus.pki import write_private
+from deploy.bootstrap import Bus
+from schemas.errors import Code, Misuse, Unavailable
+
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", help="The bus's folder (default: $DEPTBUS_HOME, else .deptbus/).")
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """A running stack, as `stack.json` says it."""
+
+    version: int
+    kafka: str
+    postgres: str
+    gateways: list[str]
+    metrics: dict[str, str]
+    pids: dict[str, int]
+    ca: str
+    logs: dict[str, str]
+    started: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folder and what is in it."""
+
+    path: Path
+
+    @classmethod
+    def find(cls, given: Path | None = None) -> Home:
+        return cls((given or Path(os.environ.get("DEPTBUS_HOME") or ".deptbus")).absolute())
+
+    @property
+    def stack_file(self) -> Path:
+        return self.path / "stack.json"
+
+    @property
+    def bus(self) -> Path:
+        return self.path / "bus"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def stack(self) -> Stack:
+        """The running stack. Raises `Unavailable` (STACK_NOT_RUNNING)."""
+        try:
+            return Stack(**json.loads(self.stack_file.read_text("utf-8")))
+        except FileNotFoundError:
+            raise Unavailable(Code.STACK_NOT_RUNNING, f"no stack runs in {self.path}: start it with `deptbus up`") from None
+        except (OSError, ValueError, TypeError) as exc:
+            raise Misuse(Code.DATA_CORRUPT, f"{self.stack_file} cannot be read: remove it and run `deptbus up`") from exc
+
+    def write_stack(self, stack: Stack) -> None:
+        """Mode 0600: the DSN has a password."""
+        write_private(self.stack_file, json.dumps(asdict(stack), indent=2).encode())
+
+    def load_bus(self) -> Bus:
+        return Bus.load(self.bus)
+
+    def org_folder(self, name: str) -> Path:
+        return self.path / "orgs" / name
+
+    def identity(self, name: str) -> Identity:
+        """A department that joined here. Raises `Misuse`."""
+        folder = self.org_folder(name)
+        if not (folder / "org.json").exists():
+            known = sorted(p.parent.name for p in (self.path / "orgs").glob("*/org.json"))
+            raise Misuse(Code.CONFIG_INVALID, f"no department {name} here (known: {', '.join(known) or 'none'})")
+        return Identity.load(folder)

@@ -1,0 +1,94 @@
+"""How every command speaks: `--json` is one document on stdout; people get tables; logs and progress go to stderr.
+
+Exit codes: 0 good, 1 found wrong or refused, 2 usage, 3 an engine or peer is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from schemas.errors import DeptbusError
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+out = Console()
+err = Console(stderr=True)
+
+
+def command(app: typer.Typer, *args: Any, **kwargs: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers a function, async or not, as a command: its errors become a sentence and an exit code."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def run(*a: Any, **k: Any) -> None:
+            try:
+                result = function(*a, **k)
+                if inspect.isawaitable(result):
+                    asyncio.run(_awaited(result))
+            except DeptbusError as exc:
+                fail(exc)
+
+        app.command(*args, **kwargs)(run)
+        return function
+
+    return register
+
+
+async def _awaited(work: Any) -> Any:
+    return await work
+
+
+def fail(error: DeptbusError) -> None:
+    """Says what is wrong, and ends with the error's exit code."""
+    if "--json" in sys.argv:
+        emit({"error": {"code": error.code.value, "detail": error.detail}}, as_json=True)
+    else:
+        err.print(f"[bold red]{error.code.value}[/]: ", end="")
+        err.print(error.detail, markup=False, highlight=False)
+    raise typer.Exit(error.exit_code)
+
+
+def emit(document: Any, *, as_json: bool, human: Callable[[], None] | None = None) -> None:
+    """One document for machines, or `human` for people (by default the document, laid out)."""
+    if as_json:
+        sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.flush()
+    elif human is not None:
+        human()
+    else:
+        out.print_json(json.dumps(document, ensure_ascii=False, default=str))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table for people."""
+    made = Table(title=title, title_justify="left")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(str(cell) for cell in row))
+    out.print(made)
+
+
+def facts(title: str, values: Mapping[str, Any]) -> None:
+    """Names and values for people."""
+    table(title, ("", ""), [(name, value) for name, value in values.items()])
+
+
+def main(app: typer.Typer) -> None:
+    """Runs the application; usage errors exit with 2 (click's own), Ctrl-C with 130."""
+    try:
+        app()
+    except click.exceptions.Abort:
+        os._exit(130)
