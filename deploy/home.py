@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +32,6 @@ class Stack:
     pids: dict[str, int]
     ca: str
     logs: dict[str, str]
-    started: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

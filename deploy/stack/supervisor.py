@@ -129,7 +129,6 @@ class Supervisor:
             pids={"up": os.getpid(), **{child.name: child.pid for child in self._children}},
             ca=str(home.bus / "ca" / "ca.pem"),
             logs={child.name: str(child.log) for child in self._children},
-            started={"up": time.time()},
         )
 
     async def _start_kafka(self, port: int, controller_port: int) -> str:
