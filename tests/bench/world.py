@@ -23,13 +23,16 @@ import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from bus.identity import Identity
+from bus.kafka import consumer, partitions_of
+from bus.topics import LICENCE_PARTITIONS, topics
 from deploy import bootstrap
 from deploy.bootstrap import Bus
+from schemas.catalogue import Catalogue
 from tests.bench.engines import engines
 from tests.bench.sample import ISSUER, ITEM
 
 BANK = "112106000050000185"  # synthetic
-PARTITIONS = 12
+PARTITIONS = LICENCE_PARTITIONS  # as the bus's own
 READY_SECONDS = 30.0
 STOP_SECONDS = 10.0
 
@@ -38,14 +41,14 @@ Said = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """Where things are. `market` issues business licences, `consumer` receives them and may read the audit trail."""
+    """Where things are. `market` issues business licences, `bank` receives them and may read the audit trail."""
 
     folder: Path
     kafka: str
     postgres: str
     bus: Bus
     market: Identity
-    consumer: Identity
+    bank: Identity
     plain_topic: str
 
 
@@ -93,9 +96,10 @@ async def _set_up(folder: Path, kafka: str, postgres: str, plain_topic: str) -> 
     market = await bootstrap.add_org(
         bus, folder / "market", kafka, postgres, name="market", uscc=ISSUER, issues=[(ITEM, "")], receives=[]
     )
-    consumer = await bootstrap.add_org(
+    bank = await bootstrap.add_org(
         bus, folder / "bank", kafka, postgres, name="bank", uscc=BANK, issues=[], receives=[ITEM], auditor=True
     )
+    await _begin_at_the_end(kafka, postgres)
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
     await admin.start()
     try:
@@ -108,9 +112,24 @@ async def _set_up(folder: Path, kafka: str, postgres: str, plain_topic: str) -> 
         postgres=postgres,
         bus=bus,
         market=market,
-        consumer=consumer,
+        bank=bank,
         plain_topic=plain_topic,
     )
+
+
+async def _begin_at_the_end(kafka: str, postgres: str) -> None:
+    """The recorder of this bus passes over what earlier buses left on the engine's topics."""
+    reader = await consumer(kafka, "bench")
+    connection = await asyncpg.connect(postgres)
+    try:
+        names = [topic.name for topic in topics(Catalogue.load(), single_broker=True)]
+        partitions = [tp for name in names for tp in await partitions_of(reader, name)]
+        ends = await reader.end_offsets(partitions)
+        rows = [(tp.topic, tp.partition, end) for tp, end in ends.items()]
+        await connection.copy_records_to_table("position", records=rows, columns=["topic", "partition", "next_offset"])
+    finally:
+        await connection.close()
+        await reader.stop()
 
 
 async def _execute(dsn: str, statement: str) -> None:
