@@ -7,13 +7,10 @@ the clock, and the audit entries are read back from Kafka and counted.
 from __future__ import annotations
 
 import asyncio
-import json
 import multiprocessing
 import queue
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import asyncpg

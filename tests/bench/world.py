@@ -54,7 +54,7 @@ class World:
 
 @contextmanager
 def world(runner: asyncio.Runner, said: Said) -> Iterator[World]:
-    """Engines with a bus on them. The database and the folder go away afterwards; topics stay, they are the engine's."""
+    """Engines with a bus on them. The database and the folder go away afterwards; the topics are the engine's and stay."""
     there = engines()
     folder = Path(mkdtemp(prefix="deptbus-bench-"))
     name = f"bench_{os.getpid()}_{time.time_ns()}"
@@ -127,6 +127,7 @@ async def _begin_at_the_end(kafka: str, postgres: str) -> None:
         ends = await reader.end_offsets(partitions)
         rows = [(tp.topic, tp.partition, end) for tp, end in ends.items()]
         await connection.copy_records_to_table("position", records=rows, columns=["topic", "partition", "next_offset"])
+        await connection.execute("CREATE TABLE bench_begin AS TABLE position")
     finally:
         await connection.close()
         await reader.stop()

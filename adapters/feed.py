@@ -1,0 +1,207 @@
+"""A department's export becomes records: duplicates are nothing, changes a new version, damage is kept aside.
+
+A crash at any point loses and doubles nothing: sealed bytes and the licence's new state are on disk before they are produced,
+a restart sends exactly those bytes again, and the export is simply read again from its beginning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time
+from pathlib import Path
+from typing import Any
+
+from adapters import sources
+from adapters.config import Department
+from adapters.mapping import Accepted, Quarantined, Row, map_row
+from bus.outbox import LicenceState, Outbox
+from bus.publisher import Publisher
+from bus.sealer import Draft
+from consent.decide import CHINA
+from schemas.catalogue import Catalogue, Item
+from schemas.operations import Operation
+
+BATCH = 64
+YIELD_ROWS = 50  # mapping is plain computing: the loop turns in between
+
+Line = tuple[Publisher, Outbox]
+
+
+@dataclass(slots=True)
+class Result:
+    """What became of an export. `outcomes` names the lines that are not a plain new licence."""
+
+    lines: int = 0
+    published: int = 0
+    quarantined: int = 0
+    quarantined_by_reason: dict[str, int] = field(default_factory=dict)
+    duplicates: int = 0
+    changes: int = 0
+    outcomes: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def quarantine(self, row: Quarantined) -> None:
+        self.quarantined += 1
+        self.quarantined_by_reason[row.reason.value] = self.quarantined_by_reason.get(row.reason.value, 0) + 1
+        self.outcomes[str(row.line)] = row.reason.value
+
+    def duplicate(self, row: Accepted, of: str) -> None:
+        self.duplicates += 1
+        self.outcomes[str(row.line)] = f"DUPLICATE of line {of}" if of else "DUPLICATE"
+
+    def change(self, row: Accepted, of: str) -> None:
+        self.changes += 1
+        self.outcomes[str(row.line)] = f"CHANGE of line {of}" if of else "CHANGE"
+
+
+def plan(path: Path, department: Department, catalogue: Catalogue) -> tuple[Result, list[tuple[Accepted, bool]]]:
+    """What a feed into an empty bus would do: the result, and the accepted rows with whether each is a change. No I/O but the file."""
+    item = catalogue.item(department.item)
+    result = Result()
+    seen: dict[tuple[str, ...], Accepted] = {}
+    accepted: list[tuple[Accepted, bool]] = []
+    for row in _mapped(path, department, item):
+        result.lines += 1
+        if isinstance(row, Quarantined):
+            result.quarantine(row)
+            continue
+        identity = item.identify(row.values)
+        before = seen.get(identity)
+        if before is not None and before.digest == row.digest:
+            result.duplicate(row, str(before.line))
+            continue
+        if before is not None:
+            result.change(row, str(before.line))
+        result.published += 1
+        accepted.append((row, before is not None))
+        seen[identity] = row
+    return result, accepted
+
+
+class Feed:
+    """Feeds exports of one department's layout."""
+
+    def __init__(
+        self,
+        department: Department,
+        catalogue: Catalogue,
+        line_of: Callable[[str], Line],
+        quarantine: Path,
+        *,
+        before_change: Callable[[Accepted], Awaitable[None]] | None = None,
+        before_row: Callable[[Row], Awaitable[None]] | None = None,
+        on_batch: Callable[[Result], None] | None = None,
+    ) -> None:
+        """`line_of` gives publisher and outbox of an issuing department by name.
+
+        `before_change` is awaited before a changed licence is sealed, with everything before it published; `before_row`
+        paces; `on_batch` sees the result as it grows.
+        """
+        self._department = department
+        self._catalogue = catalogue
+        self._item = catalogue.item(department.item)
+        self._line_of = line_of
+        self._quarantine = quarantine
+        self._before_change = before_change
+        self._before_row = before_row
+        self._on_batch = on_batch
+        self._waiting: dict[str, dict[bytes, tuple[Draft, Accepted]]] = {}
+
+    async def run(self, path: Path) -> Result:
+        """Reads the file once. Raises `Malformed` before the first record if it is not as declared; `Unavailable` any time."""
+        result = Result()
+        header, rows = await asyncio.to_thread(sources.rows, path, self._department)
+        self._quarantine.parent.mkdir(parents=True, exist_ok=True)
+        with self._quarantine.open("a", encoding="utf-8", opener=_private) as aside:
+            for row in rows:
+                if self._before_row is not None:
+                    await self._before_row(row)
+                result.lines += 1
+                mapped = map_row(row, header, self._department, self._item)
+                if isinstance(mapped, Quarantined):
+                    result.quarantine(mapped)
+                    aside.write(_aside(path, mapped) + "\n")
+                else:
+                    await self._accept(mapped, result)
+                if result.lines % YIELD_ROWS == 0:
+                    await asyncio.sleep(0)
+        for name in list(self._waiting):
+            await self._flush(name, result)
+        return result
+
+    async def _accept(self, row: Accepted, result: Result) -> None:
+        name = self._department.issuer(row.region)
+        publisher, outbox = self._line_of(name)
+        reference = publisher.reference(self._item.name, row.values)
+        if reference in self._waiting.get(name, {}):
+            await self._flush(name, result)  # its state is known once it is staged
+        before = outbox.licence(reference)
+        if before is not None and before.digest == row.digest:
+            result.duplicate(row, before.note)
+            return
+        if before is not None:
+            if self._before_change is not None:
+                await self._flush(name, result)
+                await self._before_change(row)
+            result.change(row, before.note)
+        waiting = self._waiting.setdefault(name, {})
+        waiting[reference] = (self._draft(row, before), row)
+        if len(waiting) >= BATCH:
+            await self._flush(name, result)
+
+    def _draft(self, row: Accepted, before: LicenceState | None) -> Draft:
+        """A first version began on the day that the export names; a change when it is seen: the export does not say."""
+        since = datetime.combine(row.values[self._department.since], time(), CHINA).astimezone(UTC)
+        return Draft(
+            item=self._item.name,
+            operation=Operation.ISSUED if before is None else Operation.CHANGED,
+            values=row.values,
+            sequence=1 if before is None else before.sequence + 1,
+            occurred_at=since if before is None else datetime.now(UTC),
+            region=row.region,
+        )
+
+    async def _flush(self, name: str, result: Result) -> None:
+        """Seal, stage, send: on disk before it is produced, forgotten when the brokers have it."""
+        waiting = list(self._waiting.pop(name, {}).values())
+        if not waiting:
+            return
+        publisher, outbox = self._line_of(name)
+        sealed = await publisher.seal([draft for draft, _ in waiting])
+        digests = {s.leaf_hash: row.digest for s, (_, row) in zip(sealed, waiting, strict=True)}
+        lines = {s.leaf_hash: str(row.line) for s, (_, row) in zip(sealed, waiting, strict=True)}
+        await asyncio.to_thread(outbox.stage, sealed, digests, lines)
+        await publisher.send(sealed)
+        result.published += len(sealed)
+        if self._on_batch is not None:
+            self._on_batch(result)
+
+
+def _mapped(path: Path, department: Department, item: Item) -> Iterator[Accepted | Quarantined]:
+    header, rows = sources.rows(path, department)
+    for row in rows:
+        yield map_row(row, header, department, item)
+
+
+def _aside(path: Path, row: Quarantined) -> str:
+    """The row whole, as it came, for the department to mend."""
+    about: Mapping[str, Any] = {
+        "file": path.name,
+        "line": row.line,
+        "column": row.column,
+        "reason": row.reason.value,
+        "cells": row.cells,
+    }
+    return json.dumps(about, ensure_ascii=False)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+

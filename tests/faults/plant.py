@@ -1,0 +1,147 @@
+"""A whole bus whose every process can be killed and started again on its own: what `deptbus up` refuses to be."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+
+from bus import db
+from bus.identity import Identity
+from bus.kafka import producer
+from bus.pki import write_private
+from deploy import bootstrap
+from deploy.stack import kafka, postgres
+from deploy.stack.child import Child, free_ports, start
+from schemas.errors import DeptbusError
+
+READY_SECONDS = 90.0
+ROOT = Path(__file__).resolve().parents[2]
+PROVIDER = ("market", "11330411MB2A00011E")
+CONSUMER = ("tax", "12350600400000018P")
+ITEM = "business-licence"
+DUTY = "税收征收管理法 第十五条"
+
+
+class Plant:
+    """Kafka, PostgreSQL, gateway and recorder on fixed ports, each a child of this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.children: dict[str, Child] = {}
+        ports = free_ports(6)
+        self.kafka_port, self.controller_port, self.postgres_port, self.gateway_port, *self.metrics_ports = ports
+        self.kafka = f"127.0.0.1:{self.kafka_port}"
+        self.gateway = f"http://127.0.0.1:{self.gateway_port}"
+        self.dsn = ""
+
+    async def up(self) -> None:
+        """Everything, and the two departments with their agreement."""
+        await self.start("kafka")
+        await self.start("postgres")
+        self.bus = await bootstrap.prepare(self.folder / "bus", self.kafka, self.dsn)
+        self.provider = await self.join(*PROVIDER, issues=[(ITEM, "")], receives=[])
+        self.consumer = await self.join(*CONSUMER, issues=[], receives=[ITEM])
+        await self.start("recorder")
+        await self.start("gateway")
+
+    async def join(self, name: str, uscc: str, *, issues: Sequence[tuple[str, str]], receives: Sequence[str]) -> Identity:
+        return await bootstrap.add_org(
+            self.bus,
+            self.folder / "orgs" / name,
+            self.kafka,
+            self.dsn,
+            name=name,
+            uscc=uscc,
+            issues=issues,
+            receives=receives,
+        )
+
+    async def start(self, name: str) -> None:
+        """Starts (again) and waits until it answers."""
+        logs = self.folder / "logs"
+        log = logs / f"{name}-{time.monotonic_ns()}.log"
+        match name:
+            case "kafka":
+                files = await asyncio.to_thread(kafka.resolve)
+                properties = await asyncio.to_thread(
+                    kafka.prepare, files, self.folder / "kafka", self.kafka_port, self.controller_port
+                )
+                self.children[name] = kafka.run(files, properties, logs)
+                await _until(self._kafka_answers)
+            case "postgres":
+                password = await asyncio.to_thread(postgres.prepare, self.folder / "postgres")
+                self.dsn = postgres.dsn(password, self.postgres_port)
+                write_private(self.folder / "dsn", self.dsn.encode())
+                self.children[name] = postgres.run(self.folder / "postgres", self.postgres_port, logs)
+                await _until(self._postgres_answers)
+            case _:
+                metrics = self.metrics_ports[0 if name == "gateway" else 1]
+                arguments = [
+                    *(sys.executable, "-m", "deploy.process", name, "--bus", self.folder / "bus"),
+                    *("--kafka", self.kafka, "--postgres-file", self.folder / "dsn"),
+                    *("--port", str(self.gateway_port), "--metrics-port", str(metrics)),
+                ]
+                self.children[name] = start(name, arguments, log)
+                await _until(lambda: _ready(f"http://127.0.0.1:{metrics}/readyz"))
+
+    def load(self, name: str, *arguments: Any) -> Child:
+        """A process of the load: publisher, adapter or subscriber."""
+        command = [sys.executable, "-m", "tests.faults.load", name, "--plant", self.folder, *map(str, arguments)]
+        log = self.folder / "logs" / f"{name}-{time.monotonic_ns()}.log"
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        return start(name, command, log, environment=environment)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, without a chance to say anything."""
+        kill(self.children[name])
+
+    def down(self) -> None:
+        for child in reversed(list(self.children.values())):
+            child.signal_group(signal.SIGKILL)
+            with suppress(Exception):
+                child.process.wait(10)
+
+    async def _kafka_answers(self) -> None:
+        client = await producer(self.kafka, "plant")
+        await client.stop()
+
+    async def _postgres_answers(self) -> None:
+        admin = await db.connect(self.dsn.rsplit("/", 1)[0] + "/postgres")
+        try:
+            with suppress(asyncpg.DuplicateDatabaseError):
+                await admin.execute(f'CREATE DATABASE "{postgres.DATABASE}"')
+        finally:
+            await admin.close()
+
+
+def kill(child: Child) -> None:
+    child.signal_group(signal.SIGKILL)
+    child.process.wait(10)
+
+
+async def _until(ask: Any) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            await ask()
+        except (DeptbusError, OSError, httpx.HTTPError):
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.2)
+        else:
+            return
+
+
+async def _ready(url: str) -> None:
+    async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+        (await client.get(url)).raise_for_status()
