@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from adapters import sources
@@ -26,6 +26,7 @@ from schemas.catalogue import Catalogue, Item
 from schemas.operations import Operation
 
 BATCH = 64
+LINGER_SECONDS = 0.02  # a batch of 64 fills in less while an export is read; a trickle is not held up
 YIELD_ROWS = 50  # mapping is plain computing: the loop turns in between
 
 Line = tuple[Publisher, Outbox]
@@ -112,16 +113,20 @@ class Feed:
         self._before_row = before_row
         self._on_batch = on_batch
         self._waiting: dict[str, dict[bytes, tuple[Draft, Accepted]]] = {}
+        self._oldest = 0.0
 
     async def run(self, path: Path) -> Result:
         """Reads the file once. Raises `Malformed` before the first record if it is not as declared; `Unavailable` any time."""
         result = Result()
         header, rows = await asyncio.to_thread(sources.rows, path, self._department)
         self._quarantine.parent.mkdir(parents=True, exist_ok=True)
-        with self._quarantine.open("a", encoding="utf-8", opener=_private) as aside:
+        self._quarantine.touch(mode=0o600)
+        with self._quarantine.open("a", encoding="utf-8") as aside:
             for row in rows:
                 if self._before_row is not None:
                     await self._before_row(row)
+                if self._waiting and monotonic() - self._oldest > LINGER_SECONDS:
+                    await self._flush_all(result)
                 result.lines += 1
                 mapped = map_row(row, header, self._department, self._item)
                 if isinstance(mapped, Quarantined):
@@ -131,8 +136,7 @@ class Feed:
                     await self._accept(mapped, result)
                 if result.lines % YIELD_ROWS == 0:
                     await asyncio.sleep(0)
-        for name in list(self._waiting):
-            await self._flush(name, result)
+        await self._flush_all(result)
         return result
 
     async def _accept(self, row: Accepted, result: Result) -> None:
@@ -147,9 +151,11 @@ class Feed:
             return
         if before is not None:
             if self._before_change is not None:
-                await self._flush(name, result)
+                await self._flush_all(result)
                 await self._before_change(row)
             result.change(row, before.note)
+        if not self._waiting:
+            self._oldest = monotonic()
         waiting = self._waiting.setdefault(name, {})
         waiting[reference] = (self._draft(row, before), row)
         if len(waiting) >= BATCH:
@@ -166,6 +172,10 @@ class Feed:
             occurred_at=since if before is None else datetime.now(UTC),
             region=row.region,
         )
+
+    async def _flush_all(self, result: Result) -> None:
+        for name in list(self._waiting):
+            await self._flush(name, result)
 
     async def _flush(self, name: str, result: Result) -> None:
         """Seal, stage, send: on disk before it is produced, forgotten when the brokers have it."""
@@ -199,9 +209,3 @@ def _aside(path: Path, row: Quarantined) -> str:
         "cells": row.cells,
     }
     return json.dumps(about, ensure_ascii=False)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-

@@ -107,9 +107,12 @@ def open_section(schema: ItemSchema, record: Record, section: str, secret: bytes
 
 
 def decode_section(schema: ItemSchema, section: str, plain: bytes) -> Mapping[str, Any]:
-    """The fields of a padded plaintext."""
+    """The fields of a padded plaintext. Raises `Malformed` or `Refused` (SECTION_UNKNOWN)."""
+    codec = schema.codecs.get(section)
+    if codec is None:
+        raise Refused(Code.SECTION_UNKNOWN, f"the schema {schema.name} has no section {section}")
     try:
-        value, used = schema.codecs[section].read(plain, 0)
+        value, used = codec.read(plain, 0)
     except Malformed as exc:
         raise Malformed(Code.SECTION_MALFORMED, exc.detail) from exc
     sealing.check_padding(plain, used)
@@ -349,6 +352,7 @@ class Subscriber:
             follow = asyncio.create_task(self._trust.follow())
             dead_letters = await producer(self._bootstrap, f"subscriber-{self._group}")
             reader = await self._reader()
+            log.info("subscribed", group=self._group, topics=self._topics)
             async with GatewayClient(self.identity, self._gateways) as client:
                 yield reader, dead_letters, client
         finally:

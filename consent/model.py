@@ -77,7 +77,7 @@ class _Document:
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Raises `Malformed` (DATA_CORRUPT): only this class writes such documents."""
         try:
-            return cls(**{field.name: _READERS[field.name](document[field.name]) for field in fields(cls)})
+            return cls(**{field.name: _reader(cls, field.name)(document[field.name]) for field in fields(cls)})
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise Malformed(Code.DATA_CORRUPT, f"a stored {cls.__name__.lower()} cannot be read") from exc
 
@@ -237,7 +237,6 @@ _READERS: Mapping[str, Any] = {
     "max_age": int,
     "statuses": lambda names: frozenset(map(Status, names)),
     "superseded": bool,
-    "state": lambda name: AgreementState(name) if name in AgreementState.__members__ else ConsentState(name),
     "subject": bytes.fromhex,
     "recipient": str,
     "sensitive": frozenset,
@@ -245,3 +244,9 @@ _READERS: Mapping[str, Any] = {
     "recorded_by": str,
     "evidence": str,
 }
+
+
+def _reader(document: type[_Document], name: str) -> Any:
+    if name == "state":
+        return AgreementState if document is Agreement else ConsentState
+    return _READERS[name]

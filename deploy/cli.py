@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from bus.logs import configure
-from deploy import output
 from deploy.commands import COMMANDS
 
 app = typer.Typer(
@@ -21,7 +20,7 @@ for register in COMMANDS:
 
 def main() -> None:
     configure("deptbus")
-    output.main(app)
+    app()
 
 
 if __name__ == "__main__":

@@ -9,12 +9,10 @@ import asyncio
 import functools
 import inspect
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -39,6 +37,8 @@ def command(app: typer.Typer, *args: Any, **kwargs: Any) -> Callable[[Callable[.
                     asyncio.run(_awaited(result))
             except DeptbusError as exc:
                 fail(exc)
+            except BaseExceptionGroup as group:
+                fail(_first(group))
 
         app.command(*args, **kwargs)(run)
         return function
@@ -48,6 +48,16 @@ def command(app: typer.Typer, *args: Any, **kwargs: Any) -> Callable[[Callable[.
 
 async def _awaited(work: Any) -> Any:
     return await work
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> DeptbusError:
+    """The first of our own errors in a group of tasks; a group without one is a defect and stays what it is."""
+    found = group.subgroup(DeptbusError)
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    if not isinstance(found, DeptbusError):
+        raise group
+    return found
 
 
 def fail(error: DeptbusError) -> None:
@@ -84,11 +94,3 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 def facts(title: str, values: Mapping[str, Any]) -> None:
     """Names and values for people."""
     table(title, ("", ""), [(name, value) for name, value in values.items()])
-
-
-def main(app: typer.Typer) -> None:
-    """Runs the application; usage errors exit with 2 (click's own), Ctrl-C with 130."""
-    try:
-        app()
-    except click.exceptions.Abort:
-        os._exit(130)

@@ -17,6 +17,20 @@ import fastavro
 
 from schemas.errors import Code, Malformed
 
+_INT32 = "deptbus-int32"
+
+
+def _int32(value: Any, schema: Any = None, reader_schema: Any = None) -> Any:
+    """fastavro reads and writes an `int` as a `long`: the type's own range is tested here, in both directions."""
+    if type(value) is int and not -(2**31) <= value < 2**31:
+        raise ValueError("an int has 32 bits")
+    return value
+
+
+# Takes effect only where a schema says so, and only `Codec` makes it say so.
+fastavro.read.LOGICAL_READERS[f"int-{_INT32}"] = _int32
+fastavro.write.LOGICAL_WRITERS[f"int-{_INT32}"] = _int32
+
 
 class Codec:
     """Encodes and strictly decodes one Avro type."""
@@ -24,7 +38,7 @@ class Codec:
     __slots__ = ("_schema", "name")
 
     def __init__(self, schema: Any, *, name: str = "value") -> None:
-        self._schema = fastavro.parse_schema(schema, _force=True)
+        self._schema = fastavro.parse_schema(_bounded(schema), _force=True)
         self.name = name
 
     def encode(self, value: Any) -> bytes:
@@ -103,6 +117,19 @@ def named_types(node: Any) -> Iterator[Mapping[str, Any]]:
         for key in ("type", "items", "fields"):
             if not isinstance(node.get(key), str):
                 yield from named_types(node.get(key))
+
+
+def _bounded(node: Any) -> Any:
+    """The schema with every plain `int` held to 32 bits."""
+    if node == "int":
+        return {"type": "int", "logicalType": _INT32}
+    if isinstance(node, dict) and node.get("type") == "int" and "name" not in node:
+        return {"logicalType": _INT32, **node}  # a date keeps its own, narrower range
+    if isinstance(node, list):
+        return [_bounded(part) for part in node]
+    if isinstance(node, dict):
+        return {key: _bounded(value) if key in ("type", "items", "fields") else value for key, value in node.items()}
+    return node
 
 
 def _with_definitions(node: Any, defined: Mapping[str, Any], seen: set[str]) -> Any:

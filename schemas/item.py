@@ -54,23 +54,26 @@ class ItemSchema:
             raise _invalid(f"the document is larger than {MAX_DOCUMENT_BYTES} bytes")
         try:
             schema = json.loads(document)
-        except ValueError as exc:
-            raise _invalid("the document is not JSON") from exc
-        if not isinstance(schema, dict) or schema.get("type") != "record":
-            raise _invalid("the document is not an Avro record")
-        if "map" in _types(schema):
-            raise _invalid("map has no canonical order and is not allowed")
-        fields = {field["name"]: _field(field) for field in schema["fields"]}
-        sections = tuple(dict.fromkeys(field.section for field in fields.values()))
-        if not 1 <= len(sections) <= MAX_SECTIONS:
-            raise _invalid(f"{len(sections)} sections; 1 to {MAX_SECTIONS} are allowed")
+            if not isinstance(schema, dict) or schema.get("type") != "record":
+                raise _invalid("the document is not an Avro record")
+            if "map" in _types(schema):
+                raise _invalid("map has no canonical order and is not allowed")
+            fields = {field["name"]: _field(field) for field in schema["fields"]}
+            sections = tuple(dict.fromkeys(field.section for field in fields.values()))
+            if not 1 <= len(sections) <= MAX_SECTIONS:
+                raise _invalid(f"{len(sections)} sections; 1 to {MAX_SECTIONS} are allowed")
+            codecs = {name: _section_codec(schema, name) for name in sections}
+        except Malformed:
+            raise
+        except Exception as exc:  # a hostile document: ValueError, KeyError, RecursionError, fastavro's own, ...
+            raise _invalid(f"the document is no JSON or no Avro schema ({type(exc).__name__})") from exc
         return cls(
             document=document,
             digest=hashlib.sha256(document).digest(),
             name=schema["name"],
             fields=MappingProxyType(fields),
             sections=sections,
-            codecs=MappingProxyType({name: _section_codec(schema, name) for name in sections}),
+            codecs=MappingProxyType(codecs),
         )
 
     def encode(self, values: Mapping[str, Any]) -> dict[str, bytes]:

@@ -18,7 +18,7 @@ from bus.gateway.service import Gateway
 from bus.messages import MAX_REQUEST_BYTES, KeyRequest
 from schemas.errors import Code, DeptbusError, Malformed, Misuse, Refused, Unavailable
 
-MAX_JSON_BYTES = 64 * 1024
+MAX_JSON_BYTES = 1024 * 1024  # a thousand consents at once take half of it
 _STATUS = {
     Code.REQUEST_UNSIGNED: 401,
     Code.REQUEST_SIGNATURE: 401,

@@ -6,6 +6,6 @@ from collections.abc import Callable
 
 import typer
 
-from deploy.commands import stack
+from deploy.commands import demo, stack
 
-COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (stack.register,)
+COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (stack.register, demo.register)

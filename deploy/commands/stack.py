@@ -8,7 +8,6 @@ import json
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -98,19 +97,20 @@ async def start_detached(
     arguments += ["--bare"] if bare else []
     if not quiet:
         err.print("[dim]Starting (the first time fetches Kafka, about 20 s)[/]")
-    with tempfile.TemporaryFile() as said, log.open("wb") as noise:
+    said = home.logs / "up.json"
+    with said.open("wb") as document, log.open("wb") as noise:
         process = subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=said, stderr=noise, start_new_session=True, cwd=_code()
+            arguments, stdin=subprocess.DEVNULL, stdout=document, stderr=noise, start_new_session=True, cwd=_code()
         )
-        deadline = time.monotonic() + _DETACH_SECONDS
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                said.seek(0)
-                raise _failed(said.read(), process.returncode, log)
-            said.seek(0)
-            if said.read().endswith(b"\n"):
-                return home.stack()
-            await asyncio.sleep(_POLL_SECONDS)
+    deadline = time.monotonic() + _DETACH_SECONDS
+    while time.monotonic() < deadline:
+        ended = process.poll()
+        text = said.read_bytes()
+        if text.endswith(b"\n") and b'"error"' not in text:
+            return home.stack()
+        if ended is not None:
+            raise _failed(text, ended, log)
+        await asyncio.sleep(_POLL_SECONDS)
     process.terminate()
     raise Unavailable(Code.CHILD_DEAD, f"the stack was not ready after {_DETACH_SECONDS:.0f} s: see {log}")
 

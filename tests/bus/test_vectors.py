@@ -1,0 +1,214 @@
+"""Every vector gives what its file says, with exactly its own code.
+
+The files are checked as another implementation would: from the JSON alone, without the generator that wrote them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bus import audit, disclosure, envelope, hpke, merkle, messages, pseudonyms, sealing, session
+from bus.proof import ProofVerifier
+from bus.subscriber import decode_section, open_section
+from bus.trust import Trust
+from schemas.errors import Code, DeptbusError, Malformed, Refused
+from schemas.item import ItemSchema
+from tests.vectors import generate
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+Vector = Mapping[str, Any]
+
+
+def check_record(v: Vector) -> None:
+    record = envelope.parse(_bytes(v["value"]))
+    envelope.check_place(record, v["topic"], _bytes(v["key"]))
+    checkpoint, _ = envelope.verify(record, v["origin"], _trust(v), ProofVerifier(), _time(v["broker_time"]))
+    assert checkpoint.hex() == v["checkpoint"]
+    assert record.leaf_hash.hex() == v["leaf_hash"]
+    assert (record.claims_bytes.hex(), record.prefix.hex()) == (v["claims"], v["prefix"])
+    assert [{"name": name, "commitment": c.hex()} for name, c in record.claims.sections] == v["sections"]
+    assert len(v["secrets"]) == len(record.bodies)
+    for name, secret in v["secrets"].items():
+        at = [section["name"] for section in v["sections"]].index(name)
+        sealing.open_body(_bytes(secret), record.claims.sections[at][1], record.bodies[at])
+
+
+def check_section(v: Vector) -> None:
+    plain = sealing.open_body(_bytes(v["secret"]), _bytes(v["commitment"]), _bytes(v["body"]))
+    fields = decode_section(ItemSchema.parse(_bytes(v["schema"])), v["section"], plain)
+    assert plain.hex() == v["plain"]
+    assert _json(fields) == v["fields"]
+
+
+def check_session(v: Vector) -> None:
+    record = session.parse(_bytes(v["value"]))
+    session.verify(record, _trust(v), _time(v["broker_time"]), _bytes(v["key"]))
+    roots = session.roots(record, hpke.PrivateKey(_bytes(v["kem_private_key"])), tuple(v["roots"]))
+    assert {name: root.hex() for name, root in roots.items()} == v["roots"]
+    secret = _bytes(v["secret"])
+    assert all(sealing.section_root(secret, name) == root for name, root in roots.items())
+
+
+def check_grant(v: Vector) -> None:
+    private = hpke.PrivateKey(_bytes(v["kem_private_key"]))
+    grant, secrets = messages.open_grant(_bytes(v["value"]), _bytes(v["request"]), private, _trust(v), _time(v["at"]))
+    assert _json([_slots(result) for result in grant.results]) == v["results"]
+    found = [{"leaf_hash": leaf.hex(), "section": name, "secret": s.hex()} for (leaf, name), s in secrets.items()]
+    assert found == v["secrets"]
+
+
+def check_key_request(v: Vector) -> None:
+    request = messages.KeyRequest.decode(_bytes(v["value"]))
+    assert request.encode().hex() == v["value"]
+    assert _json(_slots(request) | {"reads": [_slots(read) for read in request.reads]}) == v["fields"]
+
+
+def check_audit_entry(v: Vector) -> None:
+    entry = audit.verify(_bytes(v["value"]), v["origin"], _trust(v), ProofVerifier(), _time(v["at"]))
+    assert (entry.kind, entry.leaf_hash.hex(), entry.group.hex()) == (v["kind"], v["leaf_hash"], v["group"])
+    assert _json(entry.body) == v["body"]
+
+
+def check_disclosure(v: Vector) -> None:
+    shown = disclosure.verify(_bytes(v["value"]), _bytes(v["authority"]), v["origin"])
+    assert shown.leaf_hash.hex() == v["leaf_hash"]
+    assert _json(shown.sections) == v["sections"]
+
+
+def check_merkle(v: Vector) -> None:
+    if "inputs" in v:
+        assert merkle.root([merkle.leaf_hash(_bytes(data)) for data in v["inputs"]]).hex() == v["root"]
+        return
+    path = [_bytes(one) for one in v["path"]]
+    root = merkle.root_from_path(_bytes(v["leaf_hash"]), v["index"], v["size"], path)
+    assert root.hex() == v["root"]
+
+
+def check_ggm(v: Vector) -> None:
+    node = sealing.LeafKeys(_bytes(v["root"])).node(v["leaf"])
+    assert sealing.section_root(_bytes(v["session_secret"]), v["section"]).hex() == v["root"]
+    assert node.hex() == v["node"]
+    assert sealing.section_secret(node, _bytes(v["prefix"])).hex() == v["secret"]
+
+
+def check_pseudonym(v: Vector) -> None:
+    key = pseudonyms.item_key(_bytes(v["root_key"]), v["item"], v["generation"])
+    assert key.hex() == v["key"]
+    if "identifying" in v:
+        assert pseudonyms.licence(key, v["identifying"]).hex() == v["licence"]
+    else:
+        assert pseudonyms.subject(key, v["kind"], v["id"]).hex() == v["pseudonym"]
+
+
+CHECKS: Mapping[str, Callable[[Vector], None]] = {
+    "record": check_record,
+    "section": check_section,
+    "session": check_session,
+    "grant": check_grant,
+    "key-request": check_key_request,
+    "audit-entry": check_audit_entry,
+    "disclosure": check_disclosure,
+    "merkle": check_merkle,
+    "ggm": check_ggm,
+    "pseudonym": check_pseudonym,
+}
+FILES = sorted(path for name in CHECKS for path in (VECTORS / name).glob("*.json"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_vector(path: Path) -> None:
+    vector = json.loads(path.read_text("utf-8"))
+    try:
+        CHECKS[path.parent.name](vector)
+        found = "ok"
+    except DeptbusError as exc:
+        found = exc.code.value
+    assert found == vector["expect"]
+
+
+def test_vectors_are_what_the_generator_writes() -> None:
+    written = {path: path.read_text("utf-8") for path in FILES}
+    assert written == {file.path: file.text() for file in generate.files() if file.format in CHECKS}
+
+
+def test_every_vector_expects_ok_or_a_code_and_says_why() -> None:
+    for path in FILES:
+        vector = json.loads(path.read_text("utf-8"))
+        assert vector["expect"] == "ok" or vector["expect"] in Code.__members__, path
+        assert path.stem.startswith("ok") == (vector["expect"] == "ok"), path
+        assert vector["note"].endswith("."), path
+
+
+# Too large for files.
+
+
+def test_record_over_1_mib() -> None:
+    with pytest.raises(Malformed) as refused:
+        envelope.parse(bytes(envelope.MAX_VALUE_BYTES + 1))
+    assert refused.value.code is Code.RECORD_TOO_LARGE
+
+
+def test_record_of_1_mib_is_not_too_large() -> None:
+    with pytest.raises(Malformed) as refused:
+        envelope.parse(bytes(envelope.MAX_VALUE_BYTES))
+    assert refused.value.code is not Code.RECORD_TOO_LARGE
+
+
+@pytest.mark.parametrize("size", [0, audit.MAX_VALUE_BYTES + 1])
+def test_audit_value_of_a_size_that_the_log_cannot_hold(size: int) -> None:
+    with pytest.raises(Malformed) as refused:
+        audit.parse(bytes(size))
+    assert refused.value.code is Code.RECORD_TOO_LARGE
+
+
+def test_section_that_the_claims_do_not_name() -> None:
+    vector = json.loads((VECTORS / "record" / "ok.json").read_text("utf-8"))
+    schema = ItemSchema.parse(_bytes(json.loads((VECTORS / "section" / "ok.json").read_text("utf-8"))["schema"]))
+    with pytest.raises(Refused) as refused:
+        open_section(schema, envelope.parse(_bytes(vector["value"])), "other", bytes(32))
+    assert refused.value.code is Code.SECTION_UNKNOWN
+
+
+def _trust(v: Vector) -> Trust:
+    trust = Trust(_bytes(v["authority"]))
+    for value in v["certificates"]:
+        trust.add(_bytes(value))
+    return trust
+
+
+def _bytes(hexadecimal: str) -> bytes:
+    return bytes.fromhex(hexadecimal)
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _slots(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__slots__}
+
+
+def _json(value: Any) -> Any:
+    """Fields as the vectors spell them: bytes in hex, dates in ISO 8601, decimals as text."""
+    match value:
+        case bytes():
+            return value.hex()
+        case datetime():
+            return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        case date():
+            return value.isoformat()
+        case Decimal():
+            return str(value)
+        case Mapping():
+            return {name: _json(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_json(one) for one in value]
+        case _:
+            return value
