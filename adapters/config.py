@@ -18,7 +18,10 @@ FORMATS = ("csv", "xlsx")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """`format` csv or xlsx; `encoding` utf-8 (with or without BOM) or gb18030; `path` may be given at the call instead."""
+    """`format` csv or xlsx.
+
+    `encoding` utf-8 (with or without BOM) or gb18030; `path` may be given at the call instead.
+    """
 
     format: str
     encoding: str
@@ -30,8 +33,8 @@ class Source:
 class FieldMap:
     """How a field is read: `columns` (two for a region), a parser, the words that mean 'missing', and what that is.
 
-    `required` is the reason that a missing value is quarantined for; without it the field is absent. `currency` names the
-    field that takes a capital's currency.
+    `required` is the reason that a missing value is quarantined for; without it the field is absent. `currency` names
+    the field that takes a capital's currency.
     """
 
     name: str
@@ -68,7 +71,10 @@ class Department:
 
 
 def load(path: Path, catalogue: Catalogue) -> Department:
-    """Raises `Misuse` (CONFIG_INVALID) naming file and key. Unknown keys are refused: a typing error must not be silent."""
+    """Raises `Misuse` (CONFIG_INVALID) naming file and key.
+
+    Unknown keys are refused: a typing error must not be silent.
+    """
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as exc:

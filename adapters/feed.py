@@ -1,7 +1,7 @@
 """A department's export becomes records: duplicates are nothing, changes a new version, damage is kept aside.
 
-A crash at any point loses and doubles nothing: sealed bytes and the licence's new state are on disk before they are produced,
-a restart sends exactly those bytes again, and the export is simply read again from its beginning.
+A crash at any point loses and doubles nothing: sealed bytes and the licence's new state are on disk before they are
+produced, a restart sends exactly those bytes again, and the export is simply read again from its beginning.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ class Result:
 
 
 def plan(path: Path, department: Department, catalogue: Catalogue) -> tuple[Result, list[tuple[Accepted, bool]]]:
-    """What a feed into an empty bus would do: the result, and the accepted rows with whether each is a change. No I/O but the file."""
+    """What a feed into an empty bus would do.
+
+    The result, and the accepted rows with whether each is a change. No I/O but the file.
+    """
     item = catalogue.item(department.item)
     result = Result()
     seen: dict[tuple[str, ...], Accepted] = {}
@@ -116,7 +119,10 @@ class Feed:
         self._oldest = 0.0
 
     async def run(self, path: Path) -> Result:
-        """Reads the file once. Raises `Malformed` before the first record if it is not as declared; `Unavailable` any time."""
+        """Reads the file once. Raises `Malformed` before the first record if it is not as declared.
+
+        `Unavailable` any time.
+        """
         result = Result()
         header, rows = await asyncio.to_thread(sources.rows, path, self._department)
         self._quarantine.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """A department that issues its own certificate from another's: one for each, however often the other comes again.
 
-Exactly once by the outbox: the new certificate's licence reference is looked up before it is sealed, its bytes are on disk
-before they are produced, and a crash resends the same bytes. The subscriber commits after this returns, so a crash hands
-the records over again and the outbox knows them.
+Exactly once by the outbox: the new certificate's licence reference is looked up before it is sealed, its bytes are on
+disk before they are produced, and a crash resends the same bytes. The subscriber commits after this returns, so a crash
+hands the records over again and the outbox knows them.
 """
 
 from __future__ import annotations

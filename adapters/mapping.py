@@ -43,7 +43,10 @@ _ONE: Mapping[str, Callable[[str], Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A row as its source gave it. `line` is where it starts, the header being line 1; `fault` is the source's own finding."""
+    """A row as its source gave it.
+
+    `line` is where it starts, the header being line 1; `fault` is the source's own finding.
+    """
 
     line: int
     cells: tuple[str, ...]

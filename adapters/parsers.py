@@ -30,7 +30,16 @@ _CURRENCIES: Final = {
     "加拿大元": "CAD", "加元": "CAD", "CAD": "CAD", "澳大利亚元": "AUD", "澳元": "AUD", "AUD": "AUD",
     "瑞士法郎": "CHF", "CHF": "CHF", "瑞典克朗": "SEK", "SEK": "SEK", "德国马克": "DEM", "法国法郎": "FRF",
 }  # fmt: skip
-_SCALES: Final = {"": 1, "百": 100, "千": 1_000, "万": 10_000, "百万": 10**6, "千万": 10**7, "亿": 10**8, "万亿": 10**12}
+_SCALES: Final = {
+    "": 1,
+    "百": 100,
+    "千": 1_000,
+    "万": 10_000,
+    "百万": 10**6,
+    "千万": 10**7,
+    "亿": 10**8,
+    "万亿": 10**12,
+}
 _CURRENCY: Final = "|".join(sorted(map(re.escape, _CURRENCIES), key=len, reverse=True))
 _SCALE: Final = "|".join(sorted(filter(None, _SCALES), key=len, reverse=True))
 _CAPITAL: Final = re.compile(
@@ -51,7 +60,10 @@ def parse_credit_code(text: str) -> str:
 
 
 def parse_date(text: str) -> date:
-    """A civil date: ISO, with slashes or dots, without marks, or with 年月日. Raises DATE_INVALID, also if it is missing."""
+    """A civil date: ISO, with slashes or dots, without marks, or with 年月日.
+
+    Raises DATE_INVALID, also if it is missing.
+    """
     found = _DATE.match(text.translate(_FULL_WIDTH))
     if found is None:
         raise Malformed(Code.DATE_INVALID, "not a date in a known form")

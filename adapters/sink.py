@@ -1,7 +1,7 @@
 """Opened records into a PostgreSQL table, exactly once: rows and offsets in one transaction.
 
-The subscriber starts from the sink's own offsets, so a crash between the two cannot be; a record that comes again (another
-batch's retry) is recognised by its leaf hash.
+The subscriber starts from the sink's own offsets, so a crash between the two cannot be; a record that comes again
+(another batch's retry) is recognised by its leaf hash.
 """
 
 from __future__ import annotations

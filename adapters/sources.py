@@ -1,7 +1,7 @@
 """Rows of an export, one after the other: CSV and XLSX, in memory that does not grow with the file.
 
-A file that is not what its department's file declares is refused before its first record. What is wrong with a single row
-is the row's own fault, and the mapping quarantines it.
+A file that is not what its department's file declares is refused before its first record. What is wrong with a single
+row is the row's own fault, and the mapping quarantines it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ csv.field_size_limit(MAX_ROW_BYTES)
 
 
 def rows(path: Path, department: Department) -> tuple[tuple[str, ...], Iterator[Row]]:
-    """The header and the rows. Raises `Malformed` (SOURCE_INVALID, ENCODING) or `Misuse` if the file is not as declared."""
+    """The header and the rows.
+
+    Raises `Malformed` (SOURCE_INVALID, ENCODING) or `Misuse` if the file is not as declared.
+    """
     if not path.is_file():
         raise Misuse(Code.SOURCE_INVALID, f"{path}: no such file")
     if department.source.format == "xlsx":

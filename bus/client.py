@@ -52,7 +52,10 @@ class GatewayClient:
         case: str = "",
         agent: str | None = None,
     ) -> tuple[Grant, Mapping[tuple[bytes, str], bytes]]:
-        """Asks for the keys of these records. Raises `Unavailable` (then nothing is known of the answer), `Refused`, `Malformed`."""
+        """Asks for the keys of these records.
+
+        Raises `Unavailable` (then nothing is known of the answer), `Refused`, `Malformed`.
+        """
         request = KeyRequest(
             request=secrets.token_bytes(16),
             purpose=purpose,

@@ -58,9 +58,9 @@ def disclose(
 def verify(data: bytes, authority: bytes, bus: str | None = None) -> Disclosure:
     """Checks a disclosure offline, with the bus CA's certificate (DER or PEM) alone.
 
-    The batch origin names the bus; without `bus` it is read from the CA certificate's name. The certificate is checked as
-    it stood when the record says it was made: without a proof of admission the time is the issuer's word.
-    Raises `Malformed` or `Refused`.
+    The batch origin names the bus; without `bus` it is read from the CA certificate's name. The certificate is checked
+    as it stood when the record says it was made: without a proof of admission the time is the issuer's word. Raises
+    `Malformed` or `Refused`.
     """
     if len(data) > MAX_BYTES:
         raise Malformed(Code.RECORD_TOO_LARGE, f"a disclosure has at most {MAX_BYTES} bytes")
@@ -87,7 +87,9 @@ def verify(data: bytes, authority: bytes, bus: str | None = None) -> Disclosure:
     sections: dict[str, Mapping[str, Any]] = {}
     for shown in fields["sections"]:
         if shown["name"] not in commitments or shown["name"] in sections:
-            raise Refused(Code.SECTION_UNKNOWN, f"the claims commit to no section {shown['name']}, or it is shown twice")
+            raise Refused(
+                Code.SECTION_UNKNOWN, f"the claims commit to no section {shown['name']}, or it is shown twice"
+            )
         check_commitment(shown["salt"], commitments[shown["name"]], shown["plain"])
         sections[shown["name"]] = decode_section(schema, shown["name"], shown["plain"])
     return Disclosure(
@@ -106,7 +108,7 @@ def der(certificate: bytes) -> bytes:
         if certificate.lstrip().startswith(b"-----BEGIN"):
             return x509.load_pem_x509_certificate(certificate).public_bytes(Encoding.DER)
         return x509.load_der_x509_certificate(certificate).public_bytes(Encoding.DER)
-    except ValueError as exc:
+    except (ValueError, x509.InvalidVersion) as exc:
         raise Malformed(Code.CERTIFICATE_INVALID, "the CA file holds no certificate") from exc
 
 

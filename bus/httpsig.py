@@ -1,8 +1,8 @@
 """Signed requests: HTTP Message Signatures (RFC 9421) over the body's digest (RFC 9530).
 
 Label `sig1`, `alg="ed25519"`, components `@method`, `@authority`, `@path`, `content-digest`; parameters `created`,
-`expires` at most 60 s later, `keyid` = hex SHA-256 of the department's certificate, `tag="deptbus-1"`. The gateway keeps
-digest and signature in the audit entry: neither side can deny what was asked.
+`expires` at most 60 s later, `keyid` = hex SHA-256 of the department's certificate, `tag="deptbus-1"`. The gateway
+keeps digest and signature in the audit entry: neither side can deny what was asked.
 """
 
 from __future__ import annotations
@@ -143,9 +143,7 @@ def _check_times(parameters: Mapping[str, Any], now: datetime) -> None:
 def _check_signature(message: Message, key: Ed25519PublicKey) -> None:
     verifier = HTTPMessageVerifier(signature_algorithm=algorithms.ED25519, key_resolver=_Keys(key))
     try:
-        verifier.verify(
-            message, max_age=VALID_FOR, expect_tag=TAG, expect_label=LABEL, require_components=COMPONENTS
-        )
+        verifier.verify(message, max_age=VALID_FOR, expect_tag=TAG, expect_label=LABEL, require_components=COMPONENTS)
     except (InvalidSignature, HTTPMessageSignaturesException, ValueError) as exc:
         raise Refused(Code.REQUEST_SIGNATURE, "the request's signature does not hold") from exc
 

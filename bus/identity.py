@@ -40,11 +40,16 @@ class Identity:
     pseudonym_keys: Mapping[str, Mapping[int, bytes]]
 
     def pseudonym_key(self, item: str, generation: int | None = None) -> tuple[int, bytes]:
-        """The key of a generation, or of the newest. Raises `Misuse`: this department has nothing to do with the item."""
+        """The key of a generation, or of the newest.
+
+        Raises `Misuse`: this department has nothing to do with the item.
+        """
         keys = self.pseudonym_keys.get(item, {})
         chosen = max(keys, default=0) if generation is None else generation
         if chosen not in keys:
-            raise Misuse(Code.ITEM_UNKNOWN, f"{self.name} holds no pseudonym key of {item}: `deptbus org add` gives one")
+            raise Misuse(
+                Code.ITEM_UNKNOWN, f"{self.name} holds no pseudonym key of {item}: `deptbus org add` gives one"
+            )
         return chosen, keys[chosen]
 
     def save(self, folder: Path) -> None:

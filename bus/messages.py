@@ -105,7 +105,9 @@ def check_texts(*texts: str | None) -> None:
                 parse_citizen_number(candidate)
             except Malformed:
                 continue
-            raise Refused(Code.PERSONAL_ID, "a citizen number stands in a text that the audit trail keeps: leave it out")
+            raise Refused(
+                Code.PERSONAL_ID, "a citizen number stands in a text that the audit trail keeps: leave it out"
+            )
 
 
 def make_grant(
@@ -159,7 +161,10 @@ def open_grant(
         )
         for r in fields["results"]
     )
-    secrets = {(s["leaf_hash"], s["section"]): s["secret"] for s in _SECRETS.decode(private.open(fields["sealed"], _info(request)))}
+    secrets = {
+        (s["leaf_hash"], s["section"]): s["secret"]
+        for s in _SECRETS.decode(private.open(fields["sealed"], _info(request)))
+    }
     return Grant(request=request, results=results, value=value), secrets
 
 

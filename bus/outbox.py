@@ -1,8 +1,8 @@
 """Sealed records on disk before they are produced: a crash at any point resends exactly the same bytes.
 
 One SQLite file, one owner. `stage` commits the bytes and what is known of each licence in one transaction with
-`synchronous=FULL`; only then may they be sent; `done` forgets the bytes once the brokers have them. So the same (licence,
-sequence) is never sealed twice, and the same state of a licence is recognised when it comes again.
+`synchronous=FULL`; only then may they be sent; `done` forgets the bytes once the brokers have them. So the same
+(licence, sequence) is never sealed twice, and the same state of a licence is recognised when it comes again.
 """
 
 from __future__ import annotations
@@ -74,7 +74,10 @@ class Outbox:
     """Blocking; an async caller uses `asyncio.to_thread`. Calls may come from any thread, one after the other."""
 
     def __init__(self, path: Path) -> None:
-        """Opens or makes the file. Raises `Misuse` (STATE_INVALID) if another process owns it, `Unavailable` (DISK_FULL)."""
+        """Opens or makes the file.
+
+        Raises `Misuse` (STATE_INVALID) if another process owns it, `Unavailable` (DISK_FULL).
+        """
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path = path
         self._turn = threading.Lock()
@@ -108,7 +111,10 @@ class Outbox:
         self._lock.close()
 
     def stage(
-        self, sealed: Sequence[Sealed], digests: Mapping[bytes, bytes] | None = None, notes: Mapping[bytes, str] | None = None
+        self,
+        sealed: Sequence[Sealed],
+        digests: Mapping[bytes, bytes] | None = None,
+        notes: Mapping[bytes, str] | None = None,
     ) -> None:
         """Durable when it returns: the bytes, and each licence's new state. `digests` and `notes` are by leaf hash."""
         pending = [

@@ -1,7 +1,7 @@
 """Certificates: one CA for the bus, one role a key.
 
-X.509 with Ed25519 (RFC 8410). `serialNumber` of the subject (2.5.4.5) is the owner's USCC; the role is the only extended
-key usage, critical, from a private arc. A CA never certifies one public key twice.
+X.509 with Ed25519 (RFC 8410). `serialNumber` of the subject (2.5.4.5) is the owner's USCC; the role is the only
+extended key usage, critical, from a private arc. A CA never certifies one public key twice.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def parse_certificate(der: bytes, authority: x509.Certificate) -> Certificate:
         constraints = parsed.extensions.get_extension_for_class(x509.BasicConstraints).value
         key = parsed.public_key()
         role = Role(usages[0].dotted_string)
-    except Exception as exc:  # hostile DER: x509.InvalidVersion, DuplicateExtension, UnsupportedAlgorithm, ValueError, ...
+    except Exception as exc:  # hostile DER: InvalidVersion, DuplicateExtension, UnsupportedAlgorithm, ValueError, ...
         raise Refused(Code.CERTIFICATE_INVALID, "the certificate does not chain to the bus CA with a role") from exc
     if constraints.ca or len(usages) != 1 or not isinstance(key, Ed25519PublicKey):
         raise Refused(Code.CERTIFICATE_INVALID, "the certificate is not of one role with an Ed25519 key")

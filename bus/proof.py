@@ -83,7 +83,10 @@ class ProofVerifier:
         self._verified: OrderedDict[tuple[bytes, bytes, bytes], None] = OrderedDict()
 
     def verify(self, proof: Proof, leaf: bytes, origin: str, key_of: Callable[[bytes], Ed25519PublicKey]) -> bytes:
-        """The signed checkpoint body. Raises `Malformed` (PROOF_INVALID) or `Refused` (SIGNATURE_INVALID, CERTIFICATE_*)."""
+        """The signed checkpoint body.
+
+        Raises `Malformed` (PROOF_INVALID) or `Refused` (SIGNATURE_INVALID, CERTIFICATE_*).
+        """
         if not 1 <= proof.size <= MAX_BATCH:
             raise Malformed(Code.PROOF_INVALID, f"a batch holds 1 to {MAX_BATCH} leaves, not {proof.size}")
         if len(proof.signature) != SIGNATURE_BYTES:

@@ -26,7 +26,8 @@ def subject(key: bytes, kind: str, canonical_id: str) -> bytes:
 def licence(key: bytes, identifying: Sequence[str]) -> bytes:
     """A licence's reference over all its versions, 32 bytes, from the catalogue's identifying fields in order.
 
-    Raises `Malformed` (VALUE_INVALID) for a value that is not NFC or holds a control character: it would not be one text.
+    Raises `Malformed` (VALUE_INVALID) for a value that is not NFC or holds a control character: it would not be one
+    text.
     """
     for value in identifying:
         if not value or not unicodedata.is_normalized("NFC", value) or not value.isprintable():

@@ -1,8 +1,8 @@
 """The SDK's writing half: validate, seal, sign, produce.
 
 Durability: `send` returns when every in-sync replica has the records. Idempotence: a retry sends the same bytes, so the
-recorder sees the same leaf hash and does nothing. With an `Outbox`, sealed bytes are on disk before they are produced: a
-crash at any point resends exactly them. Needs Kafka only: gateways may all be down.
+recorder sees the same leaf hash and does nothing. With an `Outbox`, sealed bytes are on disk before they are produced:
+a crash at any point resends exactly them. Needs Kafka only: gateways may all be down.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ ROTATE_BEFORE = timedelta(minutes=5)  # a batch sealed now must reach the broker
 class Draft:
     """What a department says of one licence.
 
-    `values` are the item's fields by their English names; `sequence` counts the licence's records from 1; `region` is six
-    digits of GB/T 2260; `parents` are leaf hashes of the records that this one is derived from.
+    `values` are the item's fields by their English names; `sequence` counts the licence's records from 1; `region` is
+    six digits of GB/T 2260; `parents` are leaf hashes of the records that this one is derived from.
     """
 
     item: str
@@ -95,7 +95,10 @@ class Sealer:
         return self._session
 
     def seal(self, drafts: Sequence[Draft]) -> list[Sealed]:
-        """One signed batch. Raises `Malformed` naming the draft and field; then nothing was sealed and no leaf spent."""
+        """One signed batch. Raises `Malformed` naming the draft and field.
+
+        Then nothing was sealed and no leaf spent.
+        """
         if self._session is None:
             raise Malformed(Code.SESSION_UNKNOWN, "no session is open")
         prepared = [self._prepare(draft) for draft in drafts]

@@ -89,7 +89,10 @@ def parse(value: bytes) -> Session:
 
 
 def verify(session: Session, trust: Trust, broker_time: datetime, kafka_key: bytes | None) -> None:
-    """The session may stand for its (session, issuer). Raises `Refused` (SESSION_INVALID, SIGNATURE_*, CERTIFICATE_*)."""
+    """The session may stand for its (session, issuer).
+
+    Raises `Refused` (SESSION_INVALID, SIGNATURE_*, CERTIFICATE_*).
+    """
     if kafka_key != session.key:
         raise Refused(Code.SESSION_INVALID, "the Kafka key is not session ‖ issuer")
     if abs(broker_time - session.created_at) > CLOCK_TOLERANCE:

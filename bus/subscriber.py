@@ -1,8 +1,8 @@
 """The SDK's reading half: consume, verify, ask for keys, open, hand over, commit.
 
 Promises: a record is handed over at least once and committed only after the handler is done. A record that cannot be
-verified or opened goes to the consumer's dead-letter topic with its code and never blocks its partition. While the gateway
-is away or a record is not admitted yet, the partition waits with back-off and loses nothing.
+verified or opened goes to the consumer's dead-letter topic with its code and never blocks its partition. While the
+gateway is away or a record is not admitted yet, the partition waits with back-off and loses nothing.
 """
 
 from __future__ import annotations
@@ -98,7 +98,10 @@ Handler = Callable[[Sequence[Opened]], Awaitable[None]]
 
 
 def open_section(schema: ItemSchema, record: Record, section: str, secret: bytes) -> tuple[Mapping[str, Any], bytes]:
-    """A section's fields and its padded plaintext; commitment, padding and encoding checked. Raises `Malformed`, `Refused`."""
+    """A section's fields and its padded plaintext.
+
+    Commitment, padding and encoding checked. Raises `Malformed`, `Refused`.
+    """
     for at, (name, commitment) in enumerate(record.claims.sections):
         if name == section:
             plain = sealing.open_body(secret, commitment, record.bodies[at])
@@ -180,7 +183,9 @@ class Subscriber:
                     await self._batch(reader, dead_letters, client, polled, handler)
         return count
 
-    async def open(self, client: GatewayClient, messages: Sequence[Any]) -> tuple[list[Opened], list[tuple[Any, DeptbusError]]]:
+    async def open(
+        self, client: GatewayClient, messages: Sequence[Any]
+    ) -> tuple[list[Opened], list[tuple[Any, DeptbusError]]]:
         """Verified and opened records, and (message, error) of those that are not. Waits while it can't know."""
         await self._learn_signers(messages)
         held: list[_Held] = []
@@ -377,7 +382,12 @@ class Subscriber:
 
 
 def _dead_letter_headers(message: Any, error: DeptbusError) -> list[tuple[str, bytes]]:
-    about = {"topic": message.topic, "partition": message.partition, "offset": message.offset, "timestamp": message.timestamp}
+    about = {
+        "topic": message.topic,
+        "partition": message.partition,
+        "offset": message.offset,
+        "timestamp": message.timestamp,
+    }
     return [
         ("deptbus-code", error.code.value.encode()),
         ("deptbus-detail", error.detail.encode()),

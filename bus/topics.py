@@ -28,7 +28,10 @@ class Topic:
 
 
 def topics(catalogue: Catalogue, *, single_broker: bool) -> list[Topic]:
-    """Every topic of the bus. On a single broker the audit log is flushed to disk at each record: there is no other copy."""
+    """Every topic of the bus.
+
+    On a single broker the audit log is flushed to disk at each record: there is no other copy.
+    """
     common = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(MAX_RECORD)}
     licence = common | {"cleanup.policy": "compact", "min.compaction.lag.ms": str(COMPACT_AFTER_MS)}
     forever = common | {"cleanup.policy": "delete", "retention.ms": "-1"}
@@ -67,10 +70,7 @@ async def apply(bootstrap: str, wanted: list[Topic], *, replication: int) -> lis
             missing = [topic for topic in wanted if topic.name not in existing]
             if missing:
                 answer = await admin.create_topics(
-                    [
-                        NewTopic(t.name, t.partitions, replication, topic_configs=t.config)
-                        for t in missing
-                    ],
+                    [NewTopic(t.name, t.partitions, replication, topic_configs=t.config) for t in missing],
                     timeout_ms=CREATE_SECONDS * 1000,
                 )
                 for _name, code, *_ in answer.topic_errors:

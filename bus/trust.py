@@ -54,7 +54,10 @@ class Trust:
         self._revoked: dict[bytes, tuple[datetime, datetime | None]] = {}
 
     def add(self, value: bytes) -> None:
-        """One value of `bus.certificates`. Raises `Malformed` or `Refused` and changes nothing if it does not verify."""
+        """One value of `bus.certificates`.
+
+        Raises `Malformed` or `Refused` and changes nothing if it does not verify.
+        """
         if len(value) > MAX_VALUE_BYTES:
             raise Malformed(Code.RECORD_TOO_LARGE, f"a certificate record has at most {MAX_VALUE_BYTES} bytes")
         kind, body = BUS_CERTIFICATE.decode(value)["body"]
@@ -87,7 +90,9 @@ class Trust:
         if uscc is not None and found.uscc != uscc:
             raise Refused(Code.CERTIFICATE_OWNER, f"the key belongs to {found.uscc}, not to {uscc}")
         if not found.not_before <= at <= found.not_after:
-            raise Refused(Code.CERTIFICATE_EXPIRED, f"the certificate of {found.uscc} is not valid at {at:%Y-%m-%d %H:%M}")
+            raise Refused(
+                Code.CERTIFICATE_EXPIRED, f"the certificate of {found.uscc} is not valid at {at:%Y-%m-%d %H:%M}"
+            )
         revoked = self._revoked.get(signer)
         if revoked is not None and revoked[0] <= at:
             raise Refused(Code.CERTIFICATE_REVOKED, f"the certificate of {found.uscc} is revoked")

@@ -197,9 +197,7 @@ def _consents(
     return Code.PERMIT, tuple(found)
 
 
-def _consent_code(
-    consent: Consent, name: str, sensitive: bool, access: Access, facts: Facts, today: date
-) -> Code:
+def _consent_code(consent: Consent, name: str, sensitive: bool, access: Access, facts: Facts, today: date) -> Code:
     if consent.state is not ConsentState.ACTIVE:
         return Code.CONSENT_WITHDRAWN
     if not _covers(consent.valid_from, consent.valid_until, today):

@@ -87,8 +87,8 @@ class Agreement(_Document):
     """A sharing agreement between a provider and a consumer over one item.
 
     `regions` are GB/T 2260 prefixes, none meaning everywhere; `duties` the citations that count as a statutory duty;
-    `statuses` are those besides VALID that may still be opened; `superseded` allows older versions; `max_age` is how many
-    seconds a subscriber may keep a secret.
+    `statuses` are those besides VALID that may still be opened; `superseded` allows older versions; `max_age` is how
+    many seconds a subscriber may keep a secret.
     """
 
     id: UUID
@@ -112,10 +112,10 @@ class Agreement(_Document):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consent(_Document):
-    """One subject's consent for one recipient, item and purposes (PIPL art. 23: per recipient, purpose and kind of data).
+    """One subject's consent for one recipient, item and purposes (PIPL art. 23: recipient, purpose, kind of data).
 
-    `subject` is the pseudonym under the item's key; `sensitive` are the sections separately consented to (单独同意, art. 29);
-    `evidence` the SHA-256 of the signed form in hex, or empty.
+    `subject` is the pseudonym under the item's key; `sensitive` are the sections separately consented to
+    (单独同意, art. 29); `evidence` the SHA-256 of the signed form in hex, or empty.
     """
 
     id: UUID

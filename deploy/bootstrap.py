@@ -1,15 +1,15 @@
-"""What a bus needs before its processes start: a CA, the processes' keys, the schema, the topics. Each step may be repeated."""
+"""What a bus needs before its processes start.
+
+A CA, the processes' keys, the schema, the topics. Each step may be repeated.
+"""
 
 from __future__ import annotations
 
 import json
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-
-
 
 from bus import db, hpke, pseudonyms, topics, trustfeed
 from bus.gateway import control
@@ -61,9 +61,7 @@ async def prepare(folder: Path, kafka: str, dsn: str, *, replication: int = 1) -
     """Makes or completes a bus. A crash in the middle is mended by the next call."""
     bus = _set_up(folder)
     await db.migrate(dsn)
-    await topics.apply(
-        kafka, topics.topics(Catalogue.load(), single_broker=replication == 1), replication=replication
-    )
+    await topics.apply(kafka, topics.topics(Catalogue.load(), single_broker=replication == 1), replication=replication)
     values = [certificate_value(bus.signer(process).der) for process in ("gateway", "recorder")]
     await publish_certificates(kafka, [*values, bus.keyring().renew_kem(datetime.now(UTC))])
     return bus
@@ -94,7 +92,8 @@ async def add_org(
 ) -> Identity:
     """A department joins: keys, certificates, KemKey, pseudonym keys. `issues` are (item, region prefix).
 
-    Called again for the same name it keeps the keys and adds items. Raises `Misuse` if the name stands for another code.
+    Called again for the same name it keeps the keys and adds items. Raises `Misuse` if the name stands for another
+    code.
     """
     parse_uscc(uscc)
     catalogue = Catalogue.load()
@@ -170,5 +169,3 @@ def _extend(folder: Path, uscc: str, keys: dict[str, dict[int, bytes]]) -> Ident
     )
     identity.save_pseudonym_keys(folder)
     return identity
-
-

@@ -2,8 +2,8 @@
 
 No counter of the pipeline is believed: every topic is read from its beginning to its present end.
 
-* lost        a record on a topic that the index neither admitted nor refused nor holds in conflict; an audit entry on the
-              topic without its row
+* lost        a record on a topic that the index neither admitted nor refused nor holds in conflict; an audit entry on
+              the topic without its row
 * duplicated  the same record twice on its topic; two certificates of one issuer and item from one licence
 * unaudited   a certificate derived from a record that its issuer never had permission to open in the log
 """
@@ -126,7 +126,9 @@ async def _entries(kafka: str, dsn: str, findings: Findings) -> set[tuple[str, b
     connection = await db.connect(dsn)
     try:
         async with postgres_errors("reading audit rows"):
-            rows = {r["position"]: r["leaf_hash"] for r in await _rows(connection, "audit_entry", "position, leaf_hash")}
+            rows = {
+                r["position"]: r["leaf_hash"] for r in await _rows(connection, "audit_entry", "position, leaf_hash")
+            }
     finally:
         await connection.close()
     opened: set[tuple[str, bytes]] = set()

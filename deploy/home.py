@@ -61,9 +61,13 @@ class Home:
         try:
             return Stack(**json.loads(self.stack_file.read_text("utf-8")))
         except FileNotFoundError:
-            raise Unavailable(Code.STACK_NOT_RUNNING, f"no stack runs in {self.path}: start it with `deptbus up`") from None
+            raise Unavailable(
+                Code.STACK_NOT_RUNNING, f"no stack runs in {self.path}: start it with `deptbus up`"
+            ) from None
         except (OSError, ValueError, TypeError) as exc:
-            raise Misuse(Code.DATA_CORRUPT, f"{self.stack_file} cannot be read: remove it and run `deptbus up`") from exc
+            raise Misuse(
+                Code.DATA_CORRUPT, f"{self.stack_file} cannot be read: remove it and run `deptbus up`"
+            ) from exc
 
     def write_stack(self, stack: Stack) -> None:
         """Mode 0600: the DSN has a password."""

@@ -52,7 +52,7 @@ async def _awaited(work: Any) -> Any:
 
 def _first(group: BaseExceptionGroup[BaseException]) -> DeptbusError:
     """The first of our own errors in a group of tasks; a group without one is a defect and stays what it is."""
-    found = group.subgroup(DeptbusError)
+    found: BaseException | None = group.subgroup(DeptbusError)
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]
     if not isinstance(found, DeptbusError):

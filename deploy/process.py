@@ -35,7 +35,9 @@ def main() -> None:
     parser.add_argument("process", choices=("gateway", "recorder"))
     parser.add_argument("--bus", type=Path, required=True, help="the bus's folder")
     parser.add_argument("--kafka", required=True)
-    parser.add_argument("--postgres-file", type=Path, required=True, help="a file that holds the DSN: it has a password")
+    parser.add_argument(
+        "--postgres-file", type=Path, required=True, help="a file that holds the DSN: it has a password"
+    )
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--metrics-port", type=int, required=True)
     arguments = parser.parse_args()
@@ -110,7 +112,7 @@ async def _serve(*apps: tuple[FastAPI, int], work: Awaitable[None]) -> None:
     ]
     async with asyncio.TaskGroup() as tasks:
         for server in servers:
-            server.install_signal_handlers = lambda: None  # type: ignore[method-assign, attr-defined]
+            server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
             tasks.create_task(server.serve())
         tasks.create_task(_await(work))
 

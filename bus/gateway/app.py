@@ -108,9 +108,7 @@ async def _signed(request: Request, gateway: Gateway, limit: int) -> tuple[https
         if len(body) > limit:
             raise Malformed(Code.REQUEST_TOO_LARGE, f"the body has more than {limit} bytes")
     data = bytes(body)
-    message = httpsig.Message(
-        method=request.method, url=str(request.url), headers=_headers(request)
-    )
+    message = httpsig.Message(method=request.method, url=str(request.url), headers=_headers(request))
     return httpsig.verify(message, data, gateway.trust, datetime.now(UTC)), data
 
 

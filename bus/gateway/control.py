@@ -162,7 +162,9 @@ async def create_consents(
         item = catalogue.item(body.item)
         _check_names(item, body.sections, body.purposes)
         if not body.sections or not body.purposes or not set(body.sensitive) <= set(body.sections):
-            raise Malformed(Code.REQUEST_MALFORMED, "a consent names sections and purposes; sensitive ones are among them")
+            raise Malformed(
+                Code.REQUEST_MALFORMED, "a consent names sections and purposes; sensitive ones are among them"
+            )
         _check_period(body.valid_from, body.valid_until)
         _check_positive(body.max_uses)
         if body.recipient == caller:
@@ -186,16 +188,17 @@ async def create_consents(
                 state=ConsentState.ACTIVE,
             )
         )
-    rows = [
-        (c.id, c.revision, c.subject, c.recipient, c.item, c.state.value, json.dumps(c.to_json())) for c in made
-    ]
+    rows = [(c.id, c.revision, c.subject, c.recipient, c.item, c.state.value, json.dumps(c.to_json())) for c in made]
     async with connection.transaction():
         await connection.executemany(SQL["put_consent"], rows)
     return made
 
 
 async def withdraw_consent(connection: asyncpg.Connection, caller: str, consent_id: UUID) -> Consent:
-    """Withdrawal is as easy as giving (PIPL art. 15): who recorded it, its recipient or an issuer of the item takes it."""
+    """Withdrawal is as easy as giving (PIPL art.
+
+    15): who recorded it, its recipient or an issuer of the item takes it.
+    """
     async with connection.transaction():
         body = await connection.fetchval(SQL["lock_consent"], consent_id)
         consent = None if body is None else Consent.from_json(json.loads(body))

@@ -49,7 +49,10 @@ class InForce:
 async def entries(
     connection: asyncpg.Connection, body: EntriesBody, subjects: Sequence[bytes] | None, own: str | None
 ) -> list[dict[str, Any]]:
-    """A page in the log's order. `own` limits it to one department's entries; `subjects` are pseudonyms of one person."""
+    """A page in the log's order.
+
+    `own` limits it to one department's entries; `subjects` are pseudonyms of one person.
+    """
     rows = await connection.fetch(
         SQL["entries"],
         body.after,

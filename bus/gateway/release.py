@@ -73,7 +73,9 @@ class Releases:
         self._keys = keys
 
     async def release(self, signed: Signed, request: KeyRequest) -> bytes:
-        """The encoded grant. Raises `Malformed`, `Refused` (the request as a whole), `Unavailable` (nothing left the gateway)."""
+        """The encoded grant. Raises `Malformed`, `Refused` (the request as a whole), `Unavailable` (nothing left the
+        gateway).
+        """
         now = datetime.now(UTC)
         recipient = self._recipient(signed, request.recipient, now)
         asked = [_parse(read) for read in request.reads]
@@ -119,9 +121,7 @@ class Releases:
         now: datetime,
     ) -> list[bytes]:
         """The leaf hashes of one entry a read, once every in-sync replica has them."""
-        bodies = [
-            ("Decision", _entry(signed, request, a, d)) for a, d in zip(asked, decisions, strict=True)
-        ]
+        bodies = [("Decision", _entry(signed, request, a, d)) for a, d in zip(asked, decisions, strict=True)]
         values = audit.log_values(self._signer, self._origin, request.request, bodies, now)
         await self.append(values)
         return [merkle.leaf_hash(value) for value in values]

@@ -1,7 +1,7 @@
 """Session keys in a gateway: every section's root, wrapped in PostgreSQL, unwrapped for as long as it is used.
 
-A session is opened with the KEM key that it was sealed to; its secret is forgotten once the roots are stored. Any gateway
-that holds that key may do it, once: the row is filled by whoever comes first.
+A session is opened with the KEM key that it was sealed to; its secret is forgotten once the roots are stored. Any
+gateway that holds that key may do it, once: the row is filled by whoever comes first.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class SessionKeys:
     async def load(self, connection: asyncpg.Connection, wanted: Collection[SessionId]) -> dict[SessionId, Code]:
         """Makes the sessions ready for `nodes`; returns those that this gateway cannot open, with the reason."""
         missing = [one for one in wanted if one not in self._leaves]
-        rows = await connection.fetch(SQL["sessions"], [s for s, _ in missing], [i for _, i in missing]) if missing else []
+        rows = (
+            await connection.fetch(SQL["sessions"], [s for s, _ in missing], [i for _, i in missing]) if missing else []
+        )
         found = {(row["session"], row["issuer"]): row for row in rows}
         unopened: dict[SessionId, Code] = {}
         for one in missing:

@@ -1,6 +1,7 @@
 """Admission: which records count (`bus/FORMATS.md`, 'Admission').
 
-Pure: what Kafka brought and what the index says go in, a plan of rows comes out. `bus.recorder.service` reads and writes.
+Pure: what Kafka brought and what the index says go in, a plan of rows comes out. `bus.recorder.service` reads and
+writes.
 """
 
 from __future__ import annotations

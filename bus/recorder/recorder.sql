@@ -57,6 +57,12 @@ SELECT b.origin, b.root, b.size, b.entry
   FROM batch b JOIN unnest($1::text[], $2::bytea[], $3::int[]) AS want(origin, root, size)
     ON b.origin = want.origin AND b.root = want.root AND b.size = want.size;
 
+-- name: add_batch
+INSERT INTO batch (origin, root, size, entry, admitted_at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING;
+
+-- name: add_conflict
+INSERT INTO conflict (leaf_hash, rival, entry, value, found_at) VALUES ($1, $2, $3, $4, $5);
+
 -- name: upsert_licences
 INSERT INTO licence (licence, item, issuer, sequence, status, valid_from, valid_until)
 SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::date[], $7::date[])

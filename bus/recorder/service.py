@@ -1,8 +1,9 @@
 """The recorder: admits records, keeps the licence index, writes audit entries into rows.
 
-One is active; others stand by on the lock. Every transaction moves the offsets of what it wrote by compare-and-swap, so a
-crash repeats a poll and a deposed recorder cannot write. Order of effects at admission: the log's entry is durable first,
-then the index row is committed. A crash between leaves an entry that is logged twice, never a record without one.
+One is active; others stand by on the lock. Every transaction moves the offsets of what it wrote by compare-and-swap, so
+a crash repeats a poll and a deposed recorder cannot write. Order of effects at admission: the log's entry is durable
+first, then the index row is committed. A crash between leaves an entry that is logged twice, never a record without
+one.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from bus.recorder import admission
 from bus.recorder.admission import Arrived, Checked, Index, KnownSession, Plan, Refusal, Rival
 from bus.recorder.auditing import COLUMNS, audit_rows
 from bus.trust import Trust
-from bus.trustfeed import TrustFeed, stop_task
+from bus.trustfeed import TrustFeed
 from consent.model import status_after
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, DeptbusError, Unavailable
@@ -54,7 +55,9 @@ class Deposed(Exception):
 class Recorder:
     """Runs until cancelled. `ready` says whether it is active or standing by, with its engines at hand."""
 
-    def __init__(self, signer: Signer, origin: str, catalogue: Catalogue, trust: Trust, bootstrap: str, dsn: str) -> None:
+    def __init__(
+        self, signer: Signer, origin: str, catalogue: Catalogue, trust: Trust, bootstrap: str, dsn: str
+    ) -> None:
         self._signer = signer
         self._origin = origin
         self._catalogue = catalogue
@@ -69,7 +72,10 @@ class Recorder:
         self.ready = False
 
     async def run(self) -> None:
-        """Takes the lock, records, and starts over when an engine was away. Loses nothing: offsets are in PostgreSQL."""
+        """Takes the lock, records, and starts over when an engine was away.
+
+        Loses nothing: offsets are in PostgreSQL.
+        """
         while True:
             try:
                 await self._run_once()
@@ -88,7 +94,7 @@ class Recorder:
         try:
             self.ready = True
             async with postgres_errors("waiting for the recorder's lock"):
-                while not await lock.fetchval(SQL["try_lock"]):
+                while not await lock.fetchval(SQL["try_lock"]):  # noqa: ASYNC110 - the lock is another process's
                     await asyncio.sleep(STANDBY_SECONDS)
             metrics.ACTIVE.set(1)
             log.info("recorder_active")
@@ -135,7 +141,9 @@ class Recorder:
             connection = await asyncpg.connect(self._dsn, timeout=LOG_SECONDS)
             try:
                 await connection.executemany(SQL["first_position"], [(tp.topic, tp.partition) for tp in partitions])
-                stored = {(r["topic"], r["partition"]): r["next_offset"] for r in await connection.fetch(SQL["positions"])}
+                stored = {
+                    (r["topic"], r["partition"]): r["next_offset"] for r in await connection.fetch(SQL["positions"])
+                }
             finally:
                 await connection.close()
         for tp in partitions:
@@ -270,16 +278,21 @@ class Recorder:
             SQL["rivals_by_leaf"], [c.issuer for c in claims], [c.session for c in claims], [c.leaf for c in claims]
         )
         later = [c for c in claims if c.sequence > 1]
-        before = await connection.fetch(
-            SQL["issuers_before"], [c.licence for c in later], [c.sequence for c in later]
-        ) if later else []
+        before = (
+            await connection.fetch(SQL["issuers_before"], [c.licence for c in later], [c.sequence for c in later])
+            if later
+            else []
+        )
         return Index(
             sessions=self._sessions,
             issuers=frozenset((r["item"], r["uscc"], r["region"]) for r in issuers),
             admitted=frozenset(r["leaf_hash"] for r in admitted),
-            by_sequence={(r["licence"], r["sequence"]): Rival(leaf_hash=r["leaf_hash"], value=r["value"]) for r in by_sequence},
+            by_sequence={
+                (r["licence"], r["sequence"]): Rival(leaf_hash=r["leaf_hash"], value=r["value"]) for r in by_sequence
+            },
             by_leaf={
-                (r["issuer"], r["session"], r["leaf"]): Rival(leaf_hash=r["leaf_hash"], value=r["value"]) for r in by_leaf
+                (r["issuer"], r["session"], r["leaf"]): Rival(leaf_hash=r["leaf_hash"], value=r["value"])
+                for r in by_leaf
             },
             issuers_before={(r["licence"], r["sequence"]): r["issuer"] for r in before if r["issuer"] is not None},
         )
@@ -334,7 +347,7 @@ class Recorder:
     ) -> None:
         batches = {_split(one.checkpoint): entries[one.checkpoint] for one in plan.admitted}
         await connection.executemany(
-            "INSERT INTO batch (origin, root, size, entry, admitted_at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+            SQL["add_batch"],
             [(*key, entry, now) for key, entry in batches.items()],
         )
         await connection.copy_records_to_table(
@@ -362,7 +375,7 @@ class Recorder:
         await connection.execute(SQL["add_subjects"], [s for s, _ in subjects], [licence for _, licence in subjects])
         for (one, rival, _), entry in zip(plan.conflicts, conflict_entries, strict=True):
             await connection.execute(
-                "INSERT INTO conflict (leaf_hash, rival, entry, value, found_at) VALUES ($1, $2, $3, $4, $5)",
+                SQL["add_conflict"],
                 one.record.leaf_hash,
                 rival.leaf_hash,
                 entry,
@@ -374,7 +387,9 @@ class Recorder:
 
     # Audit entries
 
-    async def _write_entries(self, connection: asyncpg.Connection, polled: Mapping[TopicPartition, Any], moved: Any) -> None:
+    async def _write_entries(
+        self, connection: asyncpg.Connection, polled: Mapping[TopicPartition, Any], moved: Any
+    ) -> None:
         values = [(record.offset, record.value or b"") for records in polled.values() for record in records]
         rows, subjects = audit_rows(values, self._origin, self._trust.trust, self._verifier)
         async with postgres_errors("writing audit entries"), connection.transaction():
@@ -438,6 +453,12 @@ def _count(plan: Plan) -> None:
     metrics.ADMITTED.labels(outcome=Code.CONFLICT.value).inc(len(plan.conflicts))
     for refusal in plan.refused:
         metrics.ADMITTED.labels(outcome=refusal.code.value).inc()
-        log.warning("record_refused", code=refusal.code, detail=refusal.detail, topic=refusal.arrived.topic, offset=refusal.arrived.offset)
+        log.warning(
+            "record_refused",
+            code=refusal.code,
+            detail=refusal.detail,
+            topic=refusal.arrived.topic,
+            offset=refusal.arrived.offset,
+        )
     for _, rival, place in plan.conflicts:
         log.error("record_conflict", place=place, first=rival.leaf_hash.hex())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-
 import signal
 import subprocess
 import sys
@@ -38,7 +37,10 @@ def register(app: typer.Typer) -> None:
         bare: Annotated[bool, typer.Option("--bare", hidden=True, help="Kafka and PostgreSQL only.")] = False,
         json: Json = False,
     ) -> None:
-        """Start Kafka, PostgreSQL, a gateway and the recorder. Ctrl-C (or `deptbus down`) stops them and keeps the data."""
+        """Start Kafka, PostgreSQL, a gateway and the recorder.
+
+        Ctrl-C (or `deptbus down`) stops them and keeps the data.
+        """
         where = Home.find(home)
         if detach:
             stack = await start_detached(where, kafka=kafka, postgres=postgres, port=port, bare=bare, quiet=json)
@@ -71,7 +73,9 @@ def register(app: typer.Typer) -> None:
         where = Home.find(home)
         stack = where.stack()
         if stack_running(where) is None:
-            raise Unavailable(Code.STACK_NOT_RUNNING, f"the stack in {where.path} is gone: `deptbus up` starts it again")
+            raise Unavailable(
+                Code.STACK_NOT_RUNNING, f"the stack in {where.path} is gone: `deptbus up` starts it again"
+            )
         ready = {name: await _is_ready(url) for name, url in stack.metrics.items()}
         document = {"ready": ready, "kafka": stack.kafka, "gateways": stack.gateways, "pids": stack.pids}
         emit(document, as_json=json, human=lambda: facts("deptbus", {**ready, "gateway at": ", ".join(stack.gateways)}))
@@ -99,7 +103,7 @@ async def start_detached(
         err.print("[dim]Starting (the first time fetches Kafka, about 20 s)[/]")
     said = home.logs / "up.json"
     with said.open("wb") as document, log.open("wb") as noise:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220 - starting takes milliseconds; waiting is below
             arguments, stdin=subprocess.DEVNULL, stdout=document, stderr=noise, start_new_session=True, cwd=_code()
         )
     deadline = time.monotonic() + _DETACH_SECONDS
@@ -141,5 +145,3 @@ async def _is_ready(metrics_url: str) -> bool:
             return (await client.get(metrics_url.replace("/metrics", "/readyz"))).is_success
     except httpx.HTTPError:
         return False
-
-

@@ -1,4 +1,7 @@
-"""`python -m deploy.demo.department NAME --home H --kafka K --gateway URL`: one department of the demo, as its own process."""
+"""`python -m deploy.demo.department NAME --home H --kafka K --gateway URL`.
+
+One department of the demo, as its own process.
+"""
 
 from __future__ import annotations
 

@@ -51,7 +51,11 @@ def _base(opened: Opened) -> dict[str, Any]:
 
 def _tax(opened: Opened) -> dict[str, Any]:
     region = opened.sections["business"]["region"]
-    return _base(opened) | {"region": region, "taxpayer_number": opened.sections["identity"]["uscc"], "taxes": ["增值税", "企业所得税"]}
+    return _base(opened) | {
+        "region": region,
+        "taxpayer_number": opened.sections["identity"]["uscc"],
+        "taxes": ["增值税", "企业所得税"],
+    }
 
 
 def _insurance(opened: Opened) -> dict[str, Any]:

@@ -328,7 +328,7 @@ def _stop(children: list[Child]) -> None:
     for child in children:
         try:
             child.process.wait(GRACE_SECONDS)
-        except Exception:  # noqa: BLE001 - it must not outlive the demo, whatever held it
+        except Exception:
             child.signal_group(signal.SIGKILL)
             child.process.wait()
 
@@ -388,7 +388,7 @@ async def _report(
 
 
 async def _audited(dsn: str, names: Mapping[str, str]) -> tuple[dict[str, int], dict[str, int], int]:
-    """Openings a department, refusals a code, and questions asked before the record was admitted (asked again later)."""
+    """Openings a department, refusals a code, and questions that came before the record was admitted."""
     connection = await db.connect(dsn)
     try:
         rows = await connection.fetch(
@@ -453,4 +453,3 @@ def _uscc(name: str) -> str:
 def _department_file() -> Path:
     with resources.as_file(resources.files("adapters") / "departments" / "market-regulation.toml") as path:
         return path
-

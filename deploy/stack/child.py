@@ -24,7 +24,8 @@ _REASONS = (
         re.compile(
             r"invalid (checkpoint|primary checkpoint|magic number)|could not locate a valid checkpoint|"
             r"invalid data in file|is not a (valid )?data directory|control file|PANIC:|could not open file \"global|"
-            r"CorruptRecordException|InconsistentClusterIdException|Failed to parse|meta\.properties|KafkaStorageException"
+            r"CorruptRecordException|InconsistentClusterIdException|Failed to parse|meta\.properties|"
+            r"KafkaStorageException"
         ),
     ),
 )
@@ -106,7 +107,10 @@ def log_tail(path: Path) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now. Taken by another before use, the child says PORT_TAKEN and `up` can be run again."""
+    """Ports that nobody listens on now.
+
+    Taken by another before use, the child says PORT_TAKEN and `up` can be run again.
+    """
     held = [socket.socket() for _ in range(count)]
     try:
         for one in held:

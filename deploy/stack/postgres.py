@@ -28,7 +28,10 @@ def binaries() -> Path:
 
 
 def prepare(folder: Path) -> str:
-    """Makes the data folder once; returns the password. Raises `Malformed` (DATA_VERSION, DATA_CORRUPT), `Unavailable`."""
+    """Makes the data folder once.
+
+    Returns the password. Raises `Malformed` (DATA_VERSION, DATA_CORRUPT), `Unavailable`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     data, password_file = folder / "data", folder / "password"
     uid = server_uid()
@@ -45,7 +48,8 @@ def prepare(folder: Path) -> str:
     version = (data / "PG_VERSION").read_text("ascii").strip()
     if f" {version}." not in ours:
         raise Malformed(
-            Code.DATA_VERSION, f"{data} is of PostgreSQL {version}, this is {ours.strip()}: use the deptbus that wrote it"
+            Code.DATA_VERSION,
+            f"{data} is of PostgreSQL {version}, this is {ours.strip()}: use the deptbus that wrote it",
         )
     return password
 
@@ -89,7 +93,16 @@ def _initdb(data: Path, password: str, uid: int | None) -> None:
     write_private(handed, password.encode())
     if uid is not None:
         os.chown(handed, uid, uid)
-    arguments = ["-D", data, "-U", USER, "--auth=scram-sha-256", f"--pwfile={handed}", "--encoding=UTF8", "--locale=C"]
+    arguments = [
+        "-D",
+        str(data),
+        "-U",
+        USER,
+        "--auth=scram-sha-256",
+        f"--pwfile={handed}",
+        "--encoding=UTF8",
+        "--locale=C",
+    ]
     try:
         done = subprocess.run(
             [binaries() / "initdb", *arguments],

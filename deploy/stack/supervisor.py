@@ -1,7 +1,7 @@
 """`deptbus up`: starts engines and processes in order, watches them, stops them in reverse.
 
-The first part that dies ends the rest: half a stack would only look like one. `stack.json` is written when everything is
-ready and removed when it stops.
+The first part that dies ends the rest: half a stack would only look like one. `stack.json` is written when everything
+is ready and removed when it stops.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Supervisor:
     async def run(self, ready: Callable[[Stack], None], stop: asyncio.Event) -> None:
         """Starts, calls `ready`, runs until `stop` is set. Raises what ended it otherwise."""
         self._check_home()
-        self._watchdog = subprocess.Popen(
+        self._watchdog = subprocess.Popen(  # noqa: ASYNC220 - starting takes milliseconds; nothing waits for it
             [sys.executable, "-m", "deploy.stack.watchdog"], stdin=subprocess.PIPE, start_new_session=True
         )
         try:
@@ -84,13 +84,17 @@ class Supervisor:
             )
         running = stack_running(self._home)
         if running is not None:
-            raise Misuse(Code.STACK_RUNNING, f"a stack runs in {path} already (process {running}): `deptbus down` stops it")
+            raise Misuse(
+                Code.STACK_RUNNING, f"a stack runs in {path} already (process {running}): `deptbus down` stops it"
+            )
         version = path / "version.json"
         if version.exists():
             try:
                 found = json.loads(version.read_text("ascii"))["format"]
             except (ValueError, KeyError) as exc:
-                raise Malformed(Code.DATA_CORRUPT, f"{version} cannot be read: restore it, or move {path} away") from exc
+                raise Malformed(
+                    Code.DATA_CORRUPT, f"{version} cannot be read: restore it, or move {path} away"
+                ) from exc
             if found != FORMAT:
                 raise Malformed(Code.DATA_VERSION, f"{path} is of format {found}, this deptbus writes {FORMAT}")
         else:
@@ -135,9 +139,7 @@ class Supervisor:
         self._say("Finding Kafka's jars (fetched once)")
         files = await asyncio.to_thread(kafka.resolve)
         self._say(f"Starting Apache Kafka {kafka.VERSION}")
-        properties = await asyncio.to_thread(
-            kafka.prepare, files, self._home.path / "kafka", port, controller_port
-        )
+        properties = await asyncio.to_thread(kafka.prepare, files, self._home.path / "kafka", port, controller_port)
         self._add(kafka.run(files, properties, self._home.logs))
         return f"127.0.0.1:{port}"
 
@@ -150,7 +152,7 @@ class Supervisor:
 
     def _process(self, name: str, bootstrap_servers: str, dsn_file: Path, metrics_port: int, port: int = 0) -> None:
         self._say(f"Starting the {name}")
-        arguments = [
+        arguments: list[str | Path] = [
             *(sys.executable, "-m", "deploy.process", name, "--bus", self._home.bus, "--kafka", bootstrap_servers),
             *("--postgres-file", dsn_file, "--metrics-port", str(metrics_port), "--port", str(port)),
         ]

@@ -1,8 +1,8 @@
 """Ends the stack's processes when their supervisor is gone, however it went.
 
-Reads process ids from stdin, a line each. End of file without `stop` means that the supervisor was killed: PostgreSQL gets
-SIGQUIT (its immediate shutdown, which takes its backends along), everything else SIGKILL, by process group. Portable:
-no parent-death signal, which a change of user would clear.
+Reads process ids from stdin, a line each. End of file without `stop` means that the supervisor was killed: PostgreSQL
+gets SIGQUIT (its immediate shutdown, which takes its backends along), everything else SIGKILL, by process group.
+Portable: no parent-death signal, which a change of user would clear.
 """
 
 from __future__ import annotations

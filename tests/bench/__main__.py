@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import platform
-import random
 import subprocess
 import sys
 import time
@@ -16,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import structlog
 from rich.console import Console
 
 from tests.bench.crypto import open_records, seal
 from tests.bench.measure import Outcome, Said
 from tests.bench.publish import publish
 from tests.bench.release import release
+from tests.bench.sample import SEED
+from tests.bench.world import quiet
 
 ROOT = Path(__file__).parents[2]
 OUTPUT = ROOT / "build" / "bench.json"
@@ -32,7 +31,6 @@ CASES: Mapping[str, Callable[[Said], Outcome]] = {
     "open": open_records,
     "release": release,
 }
-SEED = 20_250_101
 
 
 def main() -> int:
@@ -42,7 +40,6 @@ def main() -> int:
     arguments = parser.parse_args()
     quiet()
     console = Console(stderr=True, highlight=False)
-    random.seed(SEED)
     began = time.monotonic()
     outcomes = {name: _run(console, name) for name in ([arguments.case] if arguments.case else CASES)}
     document = {
@@ -72,14 +69,6 @@ def _run(console: Console, name: str) -> Outcome:
     for key, value in outcome.more.items():
         console.print(f"{'':8} {key} {value}")
     return outcome
-
-
-def quiet() -> None:
-    """Errors only, on stderr: an engine that served earlier buses has their certificates, and each is refused aloud."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def commit() -> str | None:

@@ -19,6 +19,7 @@ from bus.messages import KeyRequest, Read, open_grant
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
 from schemas.errors import Code
+from tests.bench.world import quiet
 
 SECTIONS = ("identity", "business")
 PURPOSE = "account-opening"
@@ -33,7 +34,7 @@ TIMEOUT_SECONDS = 120.0
 class Measured:
     """A run: how many records were released in how many seconds; a batch's latencies in milliseconds.
 
-    In a paced run a batch's latency begins when it was due, so waiting behind a slow one counts (no coordinated omission).
+    In a paced run a batch's latency begins when it was due: waiting behind a slow one counts (no coordinated omission).
     """
 
     records: int
@@ -60,6 +61,7 @@ def run(
     folder: str, kafka: str, gateway: str, batches: Sequence[tuple[bytes, ...]], rate: float | None, answers: Any
 ) -> None:
     """Reads every batch once; `rate` in records a second, none for as fast as the gateway answers."""
+    quiet()
     answers.put(uvloop.run(_run(Identity.load(Path(folder)), kafka, gateway, batches, rate)))
 
 

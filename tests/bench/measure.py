@@ -48,7 +48,7 @@ class Outcome:
 
 
 def compare(ours: Side, peer: Side, *, floor: float, said: Said, rounds: int = ROUNDS) -> Outcome:
-    """Round 0 warms both up and is not counted. Who begins changes with each round: neither always runs on a warm cache."""
+    """Round 0 warms both up and is not counted. Who begins changes with each round: neither is always second."""
     rates: list[tuple[float, float]] = []
     for number in range(rounds + 1):
         measured = {}

@@ -26,9 +26,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bus.identity import Identity
 from bus.publisher import Publisher
 from schemas.catalogue import Catalogue
-from tests.bench.__main__ import ROOT, commit, machine, quiet
+from tests.bench.__main__ import ROOT, commit, machine
 from tests.bench.sample import drafts
-from tests.bench.world import World, process, world
+from tests.bench.world import World, process, quiet, world
 
 OUTPUT = ROOT / "build" / "memory.json"
 RECORDS = 1_000_000

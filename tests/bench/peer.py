@@ -26,7 +26,7 @@ class FieldEncryption:
     """A serialiser and a deserialiser of one item over one mock registry. The data key is made at the first record."""
 
     def __init__(self, item: ItemSchema) -> None:
-        FieldEncryptionExecutor.register()
+        FieldEncryptionExecutor.register()  # type: ignore[no-untyped-call]
         LocalKmsDriver.register()
         topic = f"licence.{item.name}"
         registry = {"url": "mock://deptbus-bench"}
@@ -63,9 +63,7 @@ def _tagged(document: bytes) -> Any:
 
 
 def _rule() -> Rule:
-    params = RuleParams(
-        {"encrypt.kek.name": "bench", "encrypt.kms.type": "local-kms", "encrypt.kms.key.id": "bench"}
-    )
+    params = RuleParams({"encrypt.kek.name": "bench", "encrypt.kms.type": "local-kms", "encrypt.kms.key.id": "bench"})
     return Rule(
         "encrypt", "", RuleKind.TRANSFORM, RuleMode.WRITEREAD, "ENCRYPT", [TAG], params, None, None, "ERROR,NONE", False
     )

@@ -59,7 +59,8 @@ class _Plain:
 
     async def publish(self, batch: Sequence[dict[str, Any]]) -> None:
         waiting = [
-            await self._producer.send(self._topic, self._encode(values), key=values["uscc"].encode()) for values in batch
+            await self._producer.send(self._topic, self._encode(values), key=values["uscc"].encode())
+            for values in batch
         ]
         await asyncio.gather(*waiting)
 

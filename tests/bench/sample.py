@@ -1,4 +1,4 @@
-"""What every case publishes: the first licence of the sample export, all 21 fields filled, under a credit code of its own."""
+"""What every case publishes: the first licence of the sample export, its 21 fields filled, each for another firm."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ EXPORT = Path(__file__).parents[2] / "deploy" / "demo" / "market-licences.csv"
 BATCH = 64
 ITEM = "business-licence"
 ISSUER = "11330411MB2A00011E"  # synthetic
+SEED = 20_250_101  # the number of the first firm: every value follows from it
 _ALPHABET = "0123456789ABCDEFGHJKLMNPQRTUWXY"
 _ORG_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _CITIZEN_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
@@ -30,9 +31,9 @@ def item() -> Item:
 
 
 def licences(count: int, start: int = 0) -> Iterator[dict[str, Any]]:
-    """`count` licences, equal but for who holds them: firm `start`, `start + 1`, ..."""
+    """`count` licences, equal but for who holds them: firm `start`, `start + 1`, ... after the seed"""
     base = _face()
-    for number in range(start, start + count):
+    for number in range(SEED + start, SEED + start + count):
         uscc = credit_code(base["region"], number)
         yield base | {
             "uscc": uscc,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 from urllib.request import urlopen
 
 import asyncpg
+import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from bus.identity import Identity
@@ -54,7 +56,7 @@ class World:
 
 @contextmanager
 def world(runner: asyncio.Runner, said: Said) -> Iterator[World]:
-    """Engines with a bus on them. The database and the folder go away afterwards; the topics are the engine's and stay."""
+    """Engines with a bus on them. Database and folder go away afterwards; the topics are the engine's and stay."""
     there = engines()
     folder = Path(mkdtemp(prefix="deptbus-bench-"))
     name = f"bench_{os.getpid()}_{time.time_ns()}"
@@ -89,6 +91,14 @@ def process(there: World, name: str) -> Iterator[tuple[int, str]]:
             child.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             child.kill()
+
+
+def quiet() -> None:
+    """Errors only, on stderr: an engine that served earlier buses has their certificates, and each is refused aloud."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 async def _set_up(folder: Path, kafka: str, postgres: str, plain_topic: str) -> World:

@@ -40,6 +40,34 @@ def check_record(v: Vector) -> None:
         sealing.open_body(_bytes(secret), record.claims.sections[at][1], record.bodies[at])
 
 
+def check_example(v: Vector) -> None:
+    """Step by step with the functions that publishers and readers use."""
+    schema = ItemSchema.parse(_bytes(v["schema_document"]))
+    assert schema.digest.hex() == v["schema_digest"]
+    key = pseudonyms.item_key(_bytes(v["pseudonym_root"]), "example-licence", 1)
+    assert key.hex() == v["pseudonym_key"]
+    assert pseudonyms.licence(key, [v["values"]["uscc"]]).hex() == v["key"] == v["prefix_fields"]["licence"]
+    root = sealing.section_root(_bytes(v["session_secret"]), "identity")
+    node = sealing.LeafKeys(root).node(v["leaf"])
+    secret = sealing.section_secret(node, _bytes(v["prefix"]))
+    assert [one.hex() for one in (root, node, secret)] == [v["root"], v["node"], v["secret"]]
+    assert sealing.salt_of(secret).hex() == v["salt"]
+    commitment, body = sealing.seal(secret, schema.encode(v["values"])["identity"])
+    assert (commitment.hex(), body.hex()) == (v["commitment"], v["body"])
+    record = envelope.parse(_bytes(v["value"]))
+    envelope.check_place(record, v["topic"], _bytes(v["key"]))
+    checkpoint, _ = envelope.verify(record, v["origin"], _trust(v), ProofVerifier(), _time(v["broker_time"]))
+    assert checkpoint.decode() == v["checkpoint"]
+    assert merkle.root([_bytes(v["other_leaf_hash"]), record.leaf_hash]).hex() == v["batch_root"]
+    assert "".join(v["prefix_fields"].values()) == v["prefix"] == record.prefix.hex()
+    assert envelope.encode_prefix(record.claims).hex() == v["prefix"]
+    claims_bytes = record.prefix + envelope.encode_sections([("identity", commitment)])
+    assert claims_bytes.hex() == v["claims"]
+    assert envelope.encode_value(1, claims_bytes, [body], record.proof).hex() == v["value"]
+    fields, plain = open_section(schema, record, "identity", secret)
+    assert (fields, plain.hex()) == (v["values"], v["plain"])
+
+
 def check_section(v: Vector) -> None:
     plain = sealing.open_body(_bytes(v["secret"]), _bytes(v["commitment"]), _bytes(v["body"]))
     fields = decode_section(ItemSchema.parse(_bytes(v["schema"])), v["section"], plain)
@@ -108,6 +136,7 @@ def check_pseudonym(v: Vector) -> None:
 
 
 CHECKS: Mapping[str, Callable[[Vector], None]] = {
+    "example": check_example,
     "record": check_record,
     "section": check_section,
     "session": check_session,

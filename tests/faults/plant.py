@@ -54,7 +54,9 @@ class Plant:
         await self.start("recorder")
         await self.start("gateway")
 
-    async def join(self, name: str, uscc: str, *, issues: Sequence[tuple[str, str]], receives: Sequence[str]) -> Identity:
+    async def join(
+        self, name: str, uscc: str, *, issues: Sequence[tuple[str, str]], receives: Sequence[str]
+    ) -> Identity:
         return await bootstrap.add_org(
             self.bus,
             self.folder / "orgs" / name,
@@ -86,7 +88,7 @@ class Plant:
                 await _until(self._postgres_answers)
             case _:
                 metrics = self.metrics_ports[0 if name == "gateway" else 1]
-                arguments = [
+                arguments: list[str | Path] = [
                     *(sys.executable, "-m", "deploy.process", name, "--bus", self.folder / "bus"),
                     *("--kafka", self.kafka, "--postgres-file", self.folder / "dsn"),
                     *("--port", str(self.gateway_port), "--metrics-port", str(metrics)),
@@ -96,7 +98,8 @@ class Plant:
 
     def load(self, name: str, *arguments: Any) -> Child:
         """A process of the load: publisher, adapter or subscriber."""
-        command = [sys.executable, "-m", "tests.faults.load", name, "--plant", self.folder, *map(str, arguments)]
+        module = [sys.executable, "-m", "tests.faults.load"]
+        command: list[str | Path] = [*module, name, "--plant", self.folder, *map(str, arguments)]
         log = self.folder / "logs" / f"{name}-{time.monotonic_ns()}.log"
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         return start(name, command, log, environment=environment)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from bus import merkle
+from bus import merkle, sealing
 from bus.pki import Role, Signer
 from bus.proof import checkpoint_body
 from tests.vectors import sections, world
@@ -68,7 +68,13 @@ def entry_value(
 
 
 def entry(
-    note: str, value: bytes, expect: str = "ok", *, trust: list[bytes] | None = None, at: datetime = AT, origin: str = ORIGIN
+    note: str,
+    value: bytes,
+    expect: str = "ok",
+    *,
+    trust: list[bytes] | None = None,
+    at: datetime = AT,
+    origin: str = ORIGIN,
 ) -> dict[str, Any]:
     return {
         "note": note,
@@ -88,7 +94,11 @@ def _ok(value: bytes, kind: str, body: dict[str, Any]) -> dict[str, Any]:
 def _entries() -> dict[str, dict[str, Any]]:
     loose, broken, forged = "RECORD_NOT_CANONICAL", "RECORD_MALFORMED", "SIGNATURE_INVALID"
     admitted = entry_value()
-    said = {"checkpoint": GOOD.checkpoint.hex(), "signer": RECORD.id.hex(), "signature": RECORD.sign(GOOD.checkpoint).hex()}
+    said = {
+        "checkpoint": GOOD.checkpoint.hex(),
+        "signer": RECORD.id.hex(),
+        "signature": RECORD.sign(GOOD.checkpoint).hex(),
+    }
     voided = entry_value(branch=zigzag(6), body=fixed("entry") + text("FACTS_CHANGED"), by=GATEWAY)
     sections_ = array([text("identity") + text("PERMIT") + text("rule@1")])
     texts = ("tax-registration", "STATUTORY_DUTY", "税收征收管理法 15", "2025-0001", "clerk-7")
@@ -144,10 +154,14 @@ def _entries() -> dict[str, dict[str, Any]]:
             forged,
         ),
         "entry-changed": entry("Another salt after signing.", entry_value(changed=changed), forged),
-        "path-too-long": entry("A hash too many.", entry_value(proof={"path": array([fixed("a"), fixed("b")])}), "PROOF_INVALID"),
+        "path-too-long": entry(
+            "A hash too many.", entry_value(proof={"path": array([fixed("a"), fixed("b")])}), "PROOF_INVALID"
+        ),
         "other-bus": entry("The same bytes on another bus.", admitted, forged, origin="bus.example/other"),
         "certificate-role": entry("A department's record key signed.", entry_value(by=RECORD), "CERTIFICATE_ROLE"),
-        "certificate-unknown": entry("Nobody published the recorder's certificate.", admitted, "CERTIFICATE_UNKNOWN", trust=[]),
+        "certificate-unknown": entry(
+            "Nobody published the recorder's certificate.", admitted, "CERTIFICATE_UNKNOWN", trust=[]
+        ),
         "entry-left-over-byte": entry("One byte after the entry, inside.", entry_value(body=ADMITTED + b"\x00"), loose),
         "left-over-byte": entry("One byte after the value.", entry_value(tail=b"\x00"), loose),
         "long-varint": entry("format 1 in two bytes.", entry_value(format_=zigzag(1, longer=1)), loose),
@@ -169,7 +183,7 @@ def disclosure_value(
     proof: bytes | None = None,
     tail: bytes = b"",
 ) -> bytes:
-    salt = sections.sealing.salt_of(made.secrets["business"]) if salt is None else salt
+    salt = sealing.salt_of(made.secrets["business"]) if salt is None else salt
     shown = text(name) + salt + blob(sections.padded(sections.PLAIN) if plain is None else plain)
     parts = [blob(made.claims), made.proof if proof is None else proof, array([shown] * times), blob(schema)]
     return b"".join(parts) + array([blob(one) for one in certificates]) + nullable(None) + tail
@@ -189,13 +203,15 @@ def _disclosures() -> dict[str, dict[str, Any]]:
     role = world.signer(Role.DEPARTMENT, world.ISSUER)
     stranger = world.signer(Role.RECORD, world.ISSUER, label="of another CA", by="another ca")
     shown = {"capital": "5000000.00", "online": True, "size": "LARGE", "sites": ["杭州", "嘉兴"], "staff": 12}
-    other_salt = sections.sealing.salt_of(foreign.secrets["other"])
+    other_salt = sealing.salt_of(foreign.secrets["other"])
     return {
         "ok": disclosure("One section of two.", good)
         | {"leaf_hash": GOOD.leaf_hash.hex(), "sections": {"business": shown}},
         "salt-changed": disclosure("Another salt.", disclosure_value(salt=fixed("salt")), uncommitted),
         "plain-changed": disclosure("Another number of staff.", disclosure_value(plain=changed), uncommitted),
-        "section-of-another-name": disclosure("business shown as identity.", disclosure_value(name="identity"), uncommitted),
+        "section-of-another-name": disclosure(
+            "business shown as identity.", disclosure_value(name="identity"), uncommitted
+        ),
         "section-unknown": disclosure("The claims name no such section.", disclosure_value(name="other"), unknown),
         "section-not-in-schema": disclosure(
             "The claims name the section, the schema has none of this name.",
@@ -213,8 +229,14 @@ def _disclosures() -> dict[str, dict[str, Any]]:
             disclosure_value(over, plain=sections.padded(sections.PLAIN, bytes(64))),
             "PADDING_INVALID",
         ),
-        "schema-other": disclosure("A schema that the claims don't name.", disclosure_value(schema=world.SCHEMA_DOCUMENT + b"\n"), "SCHEMA_UNKNOWN"),
-        "certificate-missing": disclosure("Without the issuer's certificate.", disclosure_value(certificates=()), "CERTIFICATE_UNKNOWN"),
+        "schema-other": disclosure(
+            "A schema that the claims don't name.",
+            disclosure_value(schema=world.SCHEMA_DOCUMENT + b"\n"),
+            "SCHEMA_UNKNOWN",
+        ),
+        "certificate-missing": disclosure(
+            "Without the issuer's certificate.", disclosure_value(certificates=()), "CERTIFICATE_UNKNOWN"
+        ),
         "certificate-of-another-ca": disclosure(
             "The issuer's certificate is by a CA of the same name.",
             disclosure_value(make(by=stranger), certificates=(stranger.der,)),
@@ -228,6 +250,10 @@ def _disclosures() -> dict[str, dict[str, Any]]:
             disclosure_value(make(after_signing=(text("330411"), text("330402")))),
             "SIGNATURE_INVALID",
         ),
-        "other-bus": disclosure("The same bytes on another bus.", good, "SIGNATURE_INVALID", origin="bus.example/other"),
-        "left-over-byte": disclosure("One byte after the disclosure.", disclosure_value(tail=b"\x00"), "RECORD_NOT_CANONICAL"),
+        "other-bus": disclosure(
+            "The same bytes on another bus.", good, "SIGNATURE_INVALID", origin="bus.example/other"
+        ),
+        "left-over-byte": disclosure(
+            "One byte after the disclosure.", disclosure_value(tail=b"\x00"), "RECORD_NOT_CANONICAL"
+        ),
     }

@@ -1,7 +1,8 @@
 """Writes the vectors: `python -m tests.vectors.generate`.
 
-`tests/vectors/<format>/<name>.json`: one case a file. A bad one is named by its failure, differs from a good one in that
-alone, and is signed and sealed again around it unless the signature is the failure. The same input gives the same files.
+`tests/vectors/<format>/<name>.json`: one case a file. A bad one is named by its failure, differs from a good one in
+that alone, and is signed and sealed again around it unless the signature is the failure. The same input gives the
+same files.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.vectors import entries, keys, messages, records, sections, trees
+from tests.vectors import entries, example, keys, messages, records, sections, trees
 
 ROOT = Path(__file__).parent
-MODULES = (records, sections, messages, entries, trees, keys)
+MODULES = (example, records, sections, messages, entries, trees, keys)
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,16 +129,28 @@ def _sessions() -> dict[str, dict[str, Any]]:
     recipients = [GATEWAY_KEM_VALUE, CONSUMER_KEM_VALUE]
     return {
         "ok": session("The usual session: an hour, to a gateway's key.", good),
-        "ok-clock-behind-5-minutes": session("The broker's clock is five minutes ahead.", good, broker_time=AT + seconds(300)),
-        "clock-behind": session("The broker's clock is 5 minutes and a second ahead.", good, invalid, broker_time=AT + seconds(301)),
-        "clock-ahead": session("The broker's clock is 5 minutes and a second behind.", good, invalid, broker_time=AT - seconds(301)),
+        "ok-clock-behind-5-minutes": session(
+            "The broker's clock is five minutes ahead.", good, broker_time=AT + seconds(300)
+        ),
+        "clock-behind": session(
+            "The broker's clock is 5 minutes and a second ahead.", good, invalid, broker_time=AT + seconds(301)
+        ),
+        "clock-ahead": session(
+            "The broker's clock is 5 minutes and a second behind.", good, invalid, broker_time=AT - seconds(301)
+        ),
         "key-mismatch": session("The Kafka key is the session alone.", good, invalid, key=SESSION_ID),
         "ends-after-an-hour": session("An hour and a second.", session_value(ends=AT + hour + seconds(1)), invalid),
-        "ends-before-it-begins": session("not_after is before created_at.", session_value(ends=AT - seconds(1)), invalid),
+        "ends-before-it-begins": session(
+            "not_after is before created_at.", session_value(ends=AT - seconds(1)), invalid
+        ),
         "sealed-cut-short": session("sealed has 1,167 bytes.", session_value(cut=1), invalid),
-        "secret-of-31-bytes": session("A secret of 31 bytes: sealed is a byte too short.", session_value(secret=SESSION_SECRET[:31]), invalid),
+        "secret-of-31-bytes": session(
+            "A secret of 31 bytes: sealed is a byte too short.", session_value(secret=SESSION_SECRET[:31]), invalid
+        ),
         "recipient-unknown": session("Nobody published the recipient's key.", session_value(recipient=other), invalid),
-        "recipient-is-a-consumer": session("Sealed to a consumer's key.", session_value(recipient=CONSUMER_KEM), invalid),
+        "recipient-is-a-consumer": session(
+            "Sealed to a consumer's key.", session_value(recipient=CONSUMER_KEM), invalid
+        ),
         "recipient-ends-earlier": session(
             "The recipient's key ends a second before the session.",
             session_value(recipient=short),
@@ -148,7 +160,10 @@ def _sessions() -> dict[str, dict[str, Any]]:
         "signature-flipped": session("One bit of the signature.", session_value(flip=True), forged),
         "signature-with-another-label": session("Signed as a Grant.", session_value(label="Grant"), forged),
         "certificate-role": session(
-            "A department key signed.", session_value(by=role), "CERTIFICATE_ROLE", trust=[*trusted(GATEWAY, DEPARTMENT, role), *recipients]
+            "A department key signed.",
+            session_value(by=role),
+            "CERTIFICATE_ROLE",
+            trust=[*trusted(GATEWAY, DEPARTMENT, role), *recipients],
         ),
         "certificate-owner": session(
             "Another department's key signed.",
@@ -162,9 +177,13 @@ def _sessions() -> dict[str, dict[str, Any]]:
             "USCC_CHECK",
             key=SESSION_ID + (ISSUER[:-1] + "F").encode(),
         ),
-        "sealed-to-another-key": session("Sealed to a key that is not the recipient.", session_value(opens=other), "BODY_UNOPENABLE"),
+        "sealed-to-another-key": session(
+            "Sealed to a key that is not the recipient.", session_value(opens=other), "BODY_UNOPENABLE"
+        ),
         "sealed-for-another-session": session(
-            "Sealed with the fields of another session: whoever copies sealed gets nothing.", session_value(about=b""), "BODY_UNOPENABLE"
+            "Sealed with the fields of another session: whoever copies sealed gets nothing.",
+            session_value(about=b""),
+            "BODY_UNOPENABLE",
         ),
         "left-over-byte": session("One byte after the record.", session_value(tail=b"\x00"), "RECORD_NOT_CANONICAL"),
         "cut-short": session("The last byte is missing.", good[:-1], "RECORD_MALFORMED"),
@@ -212,13 +231,19 @@ def _requests() -> dict[str, dict[str, Any]]:
     empty_read = blob(b"") + array([])
     return {
         "ok": request("Two sections of one record.", request_value()) | {"fields": usual},
-        "ok-state-only": request("No sections: the state only.", request_value(reads=state, agent=nullable(text("代理人"))))
+        "ok-state-only": request(
+            "No sections: the state only.", request_value(reads=state, agent=nullable(text("代理人")))
+        )
         | {"fields": usual | {"agent": "代理人", "reads": [{"claims": world.GOOD.claims.hex(), "sections": []}]}},
-        "ok-200-characters": request("Texts have at most 200 characters, whatever their bytes.", request_value(case="案" * 200))
+        "ok-200-characters": request(
+            "Texts have at most 200 characters, whatever their bytes.", request_value(case="案" * 200)
+        )
         | {"fields": usual | {"case": "案" * 200}},
         "text-201-characters": request("A case of 201 characters.", request_value(case="案" * 201), malformed),
         "text-control-character": request("A line feed in the case.", request_value(case="a\nb"), malformed),
-        "text-citizen-number": request("A citizen number in the case.", request_value(case="证件11010519491231002X。"), "PERSONAL_ID"),
+        "text-citizen-number": request(
+            "A citizen number in the case.", request_value(case="证件11010519491231002X。"), "PERSONAL_ID"
+        ),
         "agent-citizen-number": request(
             "The agent by citizen number.", request_value(agent=nullable(text("11010519491231002X"))), "PERSONAL_ID"
         ),
@@ -266,8 +291,10 @@ def secret() -> bytes:
     return world.GOOD.leaf_hash + text("identity") + world.GOOD.secrets["identity"]
 
 
-def grant(note: str, value: bytes, expect: str = "ok", *, trust: list[bytes] | None = None, at: datetime = AT) -> dict[str, Any]:
-    fields = {
+def grant(
+    note: str, value: bytes, expect: str = "ok", *, trust: list[bytes] | None = None, at: datetime = AT
+) -> dict[str, Any]:
+    fields: dict[str, Any] = {
         "note": note,
         "expect": expect,
         "origin": ORIGIN,
@@ -294,15 +321,25 @@ def _grants() -> dict[str, dict[str, Any]]:
     two_blocks = (zigzag(1) + secret()) * 2 + b"\x00"
     return {
         "ok": grant("One section of two.", grant_value()),
-        "request-of-another": grant("The answer to another request.", grant_value(request=other, about=other), "GRANT_INVALID"),
+        "request-of-another": grant(
+            "The answer to another request.", grant_value(request=other, about=other), "GRANT_INVALID"
+        ),
         "signature-flipped": grant("One bit of the signature.", grant_value(flip=True), forged),
         "signature-with-another-label": grant("Signed as a Session.", grant_value(label="Session"), forged),
-        "certificate-unknown": grant("Nobody published the gateway's certificate.", grant_value(), "CERTIFICATE_UNKNOWN", trust=[]),
-        "certificate-role": grant("A recorder's key signed.", grant_value(by=recorder), "CERTIFICATE_ROLE", trust=trusted(recorder)),
-        "certificate-ended": grant("The gateway's certificate has ended.", grant_value(), "CERTIFICATE_EXPIRED", at=world.END + seconds(1)),
+        "certificate-unknown": grant(
+            "Nobody published the gateway's certificate.", grant_value(), "CERTIFICATE_UNKNOWN", trust=[]
+        ),
+        "certificate-role": grant(
+            "A recorder's key signed.", grant_value(by=recorder), "CERTIFICATE_ROLE", trust=trusted(recorder)
+        ),
+        "certificate-ended": grant(
+            "The gateway's certificate has ended.", grant_value(), "CERTIFICATE_EXPIRED", at=world.END + seconds(1)
+        ),
         "sealed-to-another-key": grant("Sealed to the gateway's own key.", grant_value(opens=GATEWAY_KEM), closed),
         "sealed-for-another-request": grant("Sealed with another request's id.", grant_value(about=other), closed),
-        "secrets-in-two-blocks": grant("A block for each secret.", grant_value(plain=two_blocks), "RECORD_NOT_CANONICAL"),
+        "secrets-in-two-blocks": grant(
+            "A block for each secret.", grant_value(plain=two_blocks), "RECORD_NOT_CANONICAL"
+        ),
         "secrets-left-over-byte": grant(
             "One byte after the secrets.", grant_value(plain=array([secret()]) + b"\x00"), "RECORD_NOT_CANONICAL"
         ),

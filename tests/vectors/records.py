@@ -88,7 +88,9 @@ def _good() -> dict[str, dict[str, Any]]:
     return {
         "ok": record("The usual record: the second of a batch of three.", world.GOOD),
         "ok-batch-of-one": record("A batch of one has an empty path.", make(index=0, size=1)),
-        "ok-last-of-three": record("The last of three: its path is shorter than its neighbours'.", make(index=2, size=3)),
+        "ok-last-of-three": record(
+            "The last of three: its path is shorter than its neighbours'.", make(index=2, size=3)
+        ),
         "ok-last-leaf": record("The last leaf of a session.", last),
         "ok-limits": record(
             "64 subjects, 64 parents, valid for one day.",
@@ -117,7 +119,9 @@ def _encoding() -> dict[str, dict[str, Any]]:
         ),
         "long-varint-of-enum": prefix("operation 0 in two bytes.", loose, operation=zigzag(0, longer=1)),
         "long-varint-of-union": prefix("The branch of valid_until in two bytes.", loose, valid_until=b"\x80\x00"),
-        "varint-over-64-bits": prefix("sequence 1 + 2^64: ten bytes that overflow to 1.", loose, sequence=_overflowing()),
+        "varint-over-64-bits": prefix(
+            "sequence 1 + 2^64: ten bytes that overflow to 1.", loose, sequence=_overflowing()
+        ),
         "array-in-two-blocks": prefix(
             "Two parents in a block each.", loose, parents=one + parent + one + parent + b"\x00"
         ),
@@ -145,7 +149,9 @@ def _encoding() -> dict[str, dict[str, Any]]:
         "int-over-32-bits": prefix("pseudonyms 2^31.", broken, pseudonyms=zigzag(2**31)),
         "int-wraps-to-1": prefix("pseudonyms 2^32 + 1, which is 1 in 32 bits.", broken, pseudonyms=zigzag(2**32 + 1)),
         "date-beyond-9999": prefix("valid_until in the year 10000.", broken, valid_until=nullable(zigzag(2_932_897))),
-        "timestamp-beyond-9999": prefix("occurred_at in the year 10000.", broken, occurred_at=zigzag(253_402_300_800_000_000)),
+        "timestamp-beyond-9999": prefix(
+            "occurred_at in the year 10000.", broken, occurred_at=zigzag(253_402_300_800_000_000)
+        ),
         "string-invalid-utf-8": prefix("A continuation byte alone.", broken, region=blob(b"33041\x80")),
         "string-overlong-utf-8": prefix("A digit in two bytes of UTF-8.", broken, region=blob(b"33041\xc0\xb1")),
         "string-surrogate": prefix("A UTF-16 surrogate in UTF-8.", broken, region=blob(b"330\xed\xa0\x80")),
@@ -211,9 +217,7 @@ def _claims() -> dict[str, dict[str, Any]]:
         "record-uuid-4": prefix("The record's id is a UUID of version 4.", bad, record=bytes(v4)),
         "record-uuid-variant": prefix("The record's id has another variant.", bad, record=bytes(v7_variant)),
         "valid-until-before-valid-from": prefix("valid_until is the day before valid_from.", bad, valid_until=day),
-        "erased-with-subjects": record(
-            "ERASED with a subject.", make(prefix={"operation": zigzag(9)}, plain={}), bad
-        ),
+        "erased-with-subjects": record("ERASED with a subject.", make(prefix={"operation": zigzag(9)}, plain={}), bad),
         "erased-with-sections": record(
             "ERASED with sections.", make(prefix={"operation": zigzag(9), "subjects": array([])}), bad
         ),
@@ -256,7 +260,9 @@ def _proof() -> dict[str, dict[str, Any]]:
         "proof-size-65537": record("A batch of 65,537.", make(leaf=0, index=0, size=65_537, path=siblings), bad),
         "proof-index-is-size": proof("Index 3 of three.", bad, index=zigzag(3)),
         "proof-index-negative": proof("Index -1.", bad, index=zigzag(-1)),
-        "proof-int-over-32-bits": proof("A size of 2^32 + 3, which is 3 in 32 bits.", "RECORD_MALFORMED", size=zigzag(2**32 + 3)),
+        "proof-int-over-32-bits": proof(
+            "A size of 2^32 + 3, which is 3 in 32 bits.", "RECORD_MALFORMED", size=zigzag(2**32 + 3)
+        ),
         "leaf-below-index": record("Leaf 0 as the second of a batch: its first leaf would be -1.", make(leaf=0), bad),
         "batch-beyond-session": record(
             "The last leaf as the first of two: the batch would end beyond the session.",
@@ -266,7 +272,9 @@ def _proof() -> dict[str, dict[str, Any]]:
         "path-too-short": proof("A hash is missing at the end of the path.", bad, path=array(path[:1])),
         "path-empty": proof("No path in a batch of three.", bad, path=array([])),
         "path-too-long": proof("A hash too many at the end of the path.", bad, path=array([*path, path[0]])),
-        "path-of-batch-of-one-not-empty": record("A path in a batch of one.", make(index=0, size=1, proof={"path": array(path[:1])}), bad),
+        "path-of-batch-of-one-not-empty": record(
+            "A path in a batch of one.", make(index=0, size=1, proof={"path": array(path[:1])}), bad
+        ),
         "path-wrong-node": proof("One bit of the path.", forged, path=array(wrong)),
         "path-swapped": proof("The path from root to leaf.", forged, path=array(path[::-1])),
         "index-of-neighbour": record(
@@ -310,7 +318,9 @@ def _certificate() -> dict[str, dict[str, Any]]:
             world.GOOD,
             trust=[*trusted(RECORD), later],
         ),
-        "certificate-unknown": record("Nobody published the signer's certificate.", world.GOOD, "CERTIFICATE_UNKNOWN", trust=[]),
+        "certificate-unknown": record(
+            "Nobody published the signer's certificate.", world.GOOD, "CERTIFICATE_UNKNOWN", trust=[]
+        ),
         "certificate-role": signed_by("A department key signed, not a record key.", role, "CERTIFICATE_ROLE"),
         "certificate-owner": signed_by("Another department's record key signed.", other, "CERTIFICATE_OWNER"),
         "certificate-ended": signed_by("The certificate ended before the broker's time.", old, "CERTIFICATE_EXPIRED"),
@@ -319,4 +329,3 @@ def _certificate() -> dict[str, dict[str, Any]]:
             "Revoked at the broker's time.", world.GOOD, "CERTIFICATE_REVOKED", trust=[*trusted(RECORD), revoked]
         ),
     }
-

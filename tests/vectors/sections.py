@@ -68,7 +68,7 @@ def _good() -> dict[str, dict[str, Any]]:
     assert business() == PLAIN
     shown = {"capital": "5000000.00", "online": True, "size": "LARGE", "sites": ["杭州", "嘉兴"], "staff": 12}
     least = business(capital=nullable(None), online=b"\x00", size=b"\x00", sites=array([]), staff=b"\x00")
-    nothing = {"capital": None, "online": False, "size": "SMALL", "sites": [], "staff": 0}
+    nothing: dict[str, Any] = {"capital": None, "online": False, "size": "SMALL", "sites": [], "staff": 0}
     return {
         "ok": section("The usual section.", seal(padded(PLAIN))) | {"plain": padded(PLAIN).hex(), "fields": shown},
         "ok-without-padding": section("A section of exactly 64 bytes has no padding.", seal(exact))
@@ -90,14 +90,18 @@ def _bad() -> dict[str, dict[str, Any]]:
         return section(note, seal(padded(plain)), expect)
 
     return {
-        "secret-wrong": section("The secret of another section.", (commitment, body), closed, secret=world.GOOD.secrets["identity"]),
+        "secret-wrong": section(
+            "The secret of another section.", (commitment, body), closed, secret=world.GOOD.secrets["identity"]
+        ),
         "secret-31-bytes": section("A secret cut short.", (commitment, body), closed, secret=SECRET[:31]),
         "body-changed": section("One bit of the ciphertext.", (commitment, flipped), closed),
         "body-tag-changed": section("One bit of the tag.", (commitment, body[:-1] + bytes([body[-1] ^ 1])), closed),
         "body-cut-short": section("The body's last byte is missing.", (commitment, body[:-1]), closed),
         "body-empty": section("An empty body.", (commitment, b""), closed),
         "commitment-changed": section(
-            "One bit of the commitment: the key is derived from it.", (bytes([commitment[0] ^ 1]) + commitment[1:], body), closed
+            "One bit of the commitment: the key is derived from it.",
+            (bytes([commitment[0] ^ 1]) + commitment[1:], body),
+            closed,
         ),
         "commitment-to-another": section(
             "Sealed under a commitment to another plaintext, by whoever knows the secret.",
@@ -108,8 +112,12 @@ def _bad() -> dict[str, dict[str, Any]]:
         "padding-64-too-many": section("64 zero bytes more than needed.", seal(padded(PLAIN, bytes(64))), padding),
         "padding-missing": section("The section without padding.", seal(PLAIN), padding),
         "padding-one-too-many": section("A 65th byte.", seal(padded(PLAIN, b"\x00")), padding),
-        "section-unknown": section("The schema has no such section.", seal(padded(PLAIN)), "SECTION_UNKNOWN", name="other"),
-        "section-of-another-name": section("The plaintext of business read as identity.", seal(padded(PLAIN)), malformed, name="identity"),
+        "section-unknown": section(
+            "The schema has no such section.", seal(padded(PLAIN)), "SECTION_UNKNOWN", name="other"
+        ),
+        "section-of-another-name": section(
+            "The plaintext of business read as identity.", seal(padded(PLAIN)), malformed, name="identity"
+        ),
         "empty": section("Nothing is in the section.", seal(b""), malformed),
         "boolean-2": encoded("A boolean that is neither 0 nor 1.", business(online=b"\x02")),
         "enum-out-of-range": encoded("Symbol 2 of two.", business(size=b"\x04")),

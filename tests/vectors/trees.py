@@ -33,7 +33,11 @@ def cases() -> Iterator[Case]:
     for index, size in ((0, 1), (0, 2), (2, 3), (1, 5), (4, 5), (6, 7), (5, 8)):
         path = merkle.paths(merkle.levels(leaves[:size]))[index]
         note = f"Leaf {index} of {size}."
-        yield "merkle", f"ok-inclusion-{index}-of-{size}", _inclusion(note, "ok", leaves[index], index, size, path, ROOTS[size])
+        yield (
+            "merkle",
+            f"ok-inclusion-{index}-of-{size}",
+            _inclusion(note, "ok", leaves[index], index, size, path, ROOTS[size]),
+        )
     yield from _bad(leaves)
 
 

@@ -96,10 +96,14 @@ def _name(common: str, uscc: str) -> x509.Name:
 
 def authority(label: str = "ca") -> Signer:
     """A CA by the name of the bus."""
-    return _certified(label, label, ca=True, common=ORIGIN, uscc=OPERATOR, begin=BEGIN, end=BEGIN + timedelta(days=3650))
+    return _certified(
+        label, label, ca=True, common=ORIGIN, uscc=OPERATOR, begin=BEGIN, end=BEGIN + timedelta(days=3650)
+    )
 
 
-def signer(role: Role, uscc: str, *, label: str = "", by: str = "ca", begin: datetime = BEGIN, end: datetime = END) -> Signer:
+def signer(
+    role: Role, uscc: str, *, label: str = "", by: str = "ca", begin: datetime = BEGIN, end: datetime = END
+) -> Signer:
     """A key with its certificate."""
     return _certified(label or f"{role.name} {uscc}", by, role=role, common=uscc, uscc=uscc, begin=begin, end=end)
 
