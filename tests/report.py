@@ -31,9 +31,8 @@ def machine() -> dict[str, Any]:
 
 def commit() -> str:
     """The commit, with `+` if the tree differs from it."""
-    run = lambda *a: subprocess.run(["git", *a], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: E731
-    head = run("rev-parse", "--short=12", "HEAD").stdout.strip() or "none"
-    return head + ("+" if run("status", "--porcelain").stdout.strip() else "")
+    head = _git("rev-parse", "--short=12", "HEAD") or "none"
+    return head + ("+" if _git("status", "--porcelain") else "")
 
 
 def write_report(name: str, *, seconds: float, seed: int | None = None, **figures: Any) -> dict[str, Any]:
@@ -50,6 +49,10 @@ def write_report(name: str, *, seconds: float, seed: int | None = None, **figure
     folder.mkdir(exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", "utf-8")
     return document
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _lines(path: str) -> list[str]:

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
-import psutil
 from rich.console import Console
 
 from tests.bench.crypto import open_records, seal
@@ -22,9 +16,8 @@ from tests.bench.publish import publish
 from tests.bench.release import release
 from tests.bench.sample import SEED
 from tests.bench.world import quiet
+from tests.report import write_report
 
-ROOT = Path(__file__).parents[2]
-OUTPUT = ROOT / "build" / "bench.json"
 CASES: Mapping[str, Callable[[Said], Outcome]] = {
     "seal": seal,
     "publish": publish,
@@ -42,15 +35,12 @@ def main() -> int:
     console = Console(stderr=True, highlight=False)
     began = time.monotonic()
     outcomes = {name: _run(console, name) for name in ([arguments.case] if arguments.case else CASES)}
-    document = {
-        "commit": commit(),
-        "machine": machine(),
-        "seed": SEED,
-        "seconds": round(time.monotonic() - began, 1),
-        "cases": {name: outcome.to_json() for name, outcome in outcomes.items()},
-    }
-    OUTPUT.parent.mkdir(exist_ok=True)
-    OUTPUT.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+    document = write_report(
+        "bench",
+        seconds=time.monotonic() - began,
+        seed=SEED,
+        cases={name: outcome.to_json() for name, outcome in outcomes.items()},
+    )
     if arguments.json:
         print(json.dumps(document))
     return 0 if all(outcome.good for outcome in outcomes.values()) else 1
@@ -69,33 +59,6 @@ def _run(console: Console, name: str) -> Outcome:
     for key, value in outcome.more.items():
         console.print(f"{'':8} {key} {value}")
     return outcome
-
-
-def commit() -> str | None:
-    """The commit that is measured, `-dirty` with changes; none outside a repository."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
-
-
-def machine() -> dict[str, Any]:
-    """What the figures are of."""
-    return {
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "python": platform.python_version(),
-        "load": round(os.getloadavg()[0], 2),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

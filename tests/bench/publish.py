@@ -16,7 +16,7 @@ from bus.publisher import Publisher
 from schemas.catalogue import Catalogue
 from tests.bench.measure import Outcome, Said, compare
 from tests.bench.sample import BATCH, drafts, item, licences
-from tests.bench.world import World, world
+from tests.bench.world import PLAIN_TOPIC, World, world
 
 RECORDS = 64 * BATCH  # a round of one to two seconds
 IN_FLIGHT = 4  # batches: while brokers acknowledge one, the next are prepared; the same on both sides
@@ -48,7 +48,7 @@ class _Plain:
 
     def __init__(self, there: World) -> None:
         self._kafka = there.kafka
-        self._topic = there.plain_topic
+        self._topic = PLAIN_TOPIC
         self._schema = fastavro.parse_schema(loads(item().schema.document))
 
     async def start(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import shutil
 import signal
 import socket
@@ -17,24 +16,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
-from urllib.parse import urlsplit, urlunsplit
 from urllib.request import urlopen
 
-import asyncpg
 import structlog
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from bus.identity import Identity
-from bus.kafka import consumer, partitions_of
-from bus.topics import LICENCE_PARTITIONS, topics
+from bus.topics import LICENCE_PARTITIONS, Topic, apply
 from deploy import bootstrap
 from deploy.bootstrap import Bus
-from schemas.catalogue import Catalogue
-from tests.bench.engines import engines
+from deploy.commands.stack import start_detached
+from deploy.home import Home, Stack
+from deploy.stack.supervisor import stop_running
 from tests.bench.sample import ISSUER, ITEM
 
 BANK = "112106000050000185"  # synthetic
-PARTITIONS = LICENCE_PARTITIONS  # as the bus's own
+PLAIN_TOPIC = "plain"  # the peer's, with as many partitions as the bus's own
 READY_SECONDS = 30.0
 STOP_SECONDS = 10.0
 
@@ -51,21 +47,20 @@ class World:
     bus: Bus
     market: Identity
     bank: Identity
-    plain_topic: str
 
 
 @contextmanager
 def world(runner: asyncio.Runner, said: Said) -> Iterator[World]:
-    """Engines with a bus on them. Database and folder go away afterwards; the topics are the engine's and stay."""
-    there = engines()
+    """Kafka and PostgreSQL of its own with a bus on them; all of it is gone afterwards."""
     folder = Path(mkdtemp(prefix="deptbus-bench-"))
-    name = f"bench_{os.getpid()}_{time.time_ns()}"
-    said("setting up a bus")
-    runner.run(_execute(there.postgres, f"CREATE DATABASE {name}"))
+    home = Home(folder / "home")
+    said("starting Kafka and PostgreSQL")
     try:
-        yield runner.run(_set_up(folder, there.kafka, _database(there.postgres, name), f"plain-{name}"))
+        stack = runner.run(start_detached(home, bare=True, quiet=True))
+        said("setting up a bus")
+        yield runner.run(_set_up(folder, stack))
     finally:
-        runner.run(_execute(there.postgres, f"DROP DATABASE {name} WITH (FORCE)"))
+        runner.run(stop_running(home))
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -94,14 +89,15 @@ def process(there: World, name: str) -> Iterator[tuple[int, str]]:
 
 
 def quiet() -> None:
-    """Errors only, on stderr: an engine that served earlier buses has their certificates, and each is refused aloud."""
+    """Errors only, on stderr."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
 
 
-async def _set_up(folder: Path, kafka: str, postgres: str, plain_topic: str) -> World:
+async def _set_up(folder: Path, stack: Stack) -> World:
+    kafka, postgres = stack.kafka, stack.postgres
     bus = await bootstrap.prepare(folder / "bus", kafka, postgres)
     market = await bootstrap.add_org(
         bus, folder / "market", kafka, postgres, name="market", uscc=ISSUER, issues=[(ITEM, "")], receives=[]
@@ -109,50 +105,9 @@ async def _set_up(folder: Path, kafka: str, postgres: str, plain_topic: str) -> 
     bank = await bootstrap.add_org(
         bus, folder / "bank", kafka, postgres, name="bank", uscc=BANK, issues=[], receives=[ITEM], auditor=True
     )
-    await _begin_at_the_end(kafka, postgres)
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
-        await admin.create_topics([NewTopic(plain_topic, PARTITIONS, 1)])
-    finally:
-        await admin.close()
-    return World(
-        folder=folder,
-        kafka=kafka,
-        postgres=postgres,
-        bus=bus,
-        market=market,
-        bank=bank,
-        plain_topic=plain_topic,
-    )
-
-
-async def _begin_at_the_end(kafka: str, postgres: str) -> None:
-    """The recorder of this bus passes over what earlier buses left on the engine's topics."""
-    reader = await consumer(kafka, "bench")
-    connection = await asyncpg.connect(postgres)
-    try:
-        names = [topic.name for topic in topics(Catalogue.load(), single_broker=True)]
-        partitions = [tp for name in names for tp in await partitions_of(reader, name)]
-        ends = await reader.end_offsets(partitions)
-        rows = [(tp.topic, tp.partition, end) for tp, end in ends.items()]
-        await connection.copy_records_to_table("position", records=rows, columns=["topic", "partition", "next_offset"])
-        await connection.execute("CREATE TABLE bench_begin AS TABLE position")
-    finally:
-        await connection.close()
-        await reader.stop()
-
-
-async def _execute(dsn: str, statement: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
-def _database(dsn: str, name: str) -> str:
-    return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
+    plain = Topic(name=PLAIN_TOPIC, partitions=LICENCE_PARTITIONS, config={})
+    await apply(kafka, [plain], replication=1)
+    return World(folder=folder, kafka=kafka, postgres=postgres, bus=bus, market=market, bank=bank)
 
 
 def _free_port() -> int:
