@@ -8,9 +8,9 @@ commits).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -26,6 +26,8 @@ MAX_REQUEST_BYTES = 2 * 1024 * 1024  # one record of the largest size, with its 
 FETCH_BYTES = 4 * 1024 * 1024  # per partition and fetch: bounds a consumer's memory
 SESSION_TIMEOUT_MS = 30_000  # a busy loop must not look like a dead consumer
 CONNECT_TIMEOUT = 20.0
+ASK_SECONDS = 20.0
+POLL_MS = 1_000
 
 
 @asynccontextmanager
@@ -97,3 +99,22 @@ async def partitions_of(client: AIOKafkaConsumer, topic: str) -> list[TopicParti
     if not found:
         raise Unavailable(Code.KAFKA_UNAVAILABLE, f"topic {topic} does not exist: apply the topics first")
     return [TopicPartition(topic, number) for number in sorted(found)]
+
+
+async def everything(bootstrap: str, topics: Sequence[str]) -> AsyncIterator[Any]:
+    """Every message of the topics from their beginnings to their present ends, partition by partition."""
+    reader = await consumer(bootstrap, "reader", max_poll_records=1_000)
+    try:
+        partitions = [tp for topic in topics for tp in await partitions_of(reader, topic)]
+        reader.assign(partitions)
+        ends = await bounded(reader.end_offsets(partitions), ASK_SECONDS, "reading ends")
+        async with kafka_errors("reading topics"):
+            await reader.seek_to_beginning(*partitions)
+            for tp, end in ends.items():
+                while await reader.position(tp) < end:
+                    polled = await reader.getmany(tp, timeout_ms=POLL_MS)
+                    for message in polled.get(tp, []):
+                        if message.value is not None and message.offset < end:
+                            yield message
+    finally:
+        await reader.stop()

@@ -8,7 +8,6 @@ gateway is away or a record is not admitted yet, the partition waits with back-o
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,13 +17,14 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from bus import envelope, metrics, sealing
+from bus import deadletters, envelope, metrics, sealing
 from bus.client import GatewayClient
 from bus.envelope import Claims, Record
 from bus.identity import Identity
 from bus.kafka import consumer, kafka_errors, partitions_of, producer
 from bus.messages import Grant, Read
 from bus.proof import ProofVerifier
+from bus.topics import apply, dead_letters, retries
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed, stop_task
 from schemas.catalogue import Catalogue
@@ -153,7 +153,7 @@ class Subscriber:
         self._gateways = gateways
         self._catalogue = catalogue
         self._group = group
-        self._topics = [catalogue.item(item).topic for item in items]
+        self._topics = [*(catalogue.item(item).topic for item in items), retries(group).name]
         self._wanted = wanted
         self._offsets = offsets
         self._trust = TrustFeed(Trust(identity.authority), bootstrap, f"subscriber-{group}")
@@ -161,17 +161,17 @@ class Subscriber:
 
     async def run(self, handler: Handler) -> None:
         """Hands over batches until cancelled. Raises what the handler raises, with nothing of that batch committed."""
-        async with self._connected() as (reader, dead_letters, client):
+        async with self._connected() as (reader, buried, client):
             while True:
                 async with kafka_errors("polling"):
                     polled = await reader.getmany(timeout_ms=POLL_MS, max_records=BATCH)
                 if polled:
-                    await self._batch(reader, dead_letters, client, polled, handler)
+                    await self._batch(reader, buried, client, polled, handler)
 
     async def drain(self, handler: Handler) -> int:
         """Hands over what is on the topics now; returns how many records that were."""
         count = 0
-        async with self._connected() as (reader, dead_letters, client):
+        async with self._connected() as (reader, buried, client):
             partitions = [tp for topic in self._topics for tp in await partitions_of(reader, topic)]
             async with kafka_errors("reading ends"):
                 ends = await reader.end_offsets(partitions)
@@ -180,7 +180,7 @@ class Subscriber:
                     polled = await reader.getmany(timeout_ms=POLL_MS, max_records=BATCH)
                 count += sum(map(len, polled.values()))
                 if polled:
-                    await self._batch(reader, dead_letters, client, polled, handler)
+                    await self._batch(reader, buried, client, polled, handler)
         return count
 
     async def open(
@@ -206,7 +206,7 @@ class Subscriber:
     async def _batch(
         self,
         reader: AIOKafkaConsumer,
-        dead_letters: AIOKafkaProducer,
+        buried: AIOKafkaProducer,
         client: GatewayClient,
         polled: Mapping[TopicPartition, Any],
         handler: Handler,
@@ -216,7 +216,7 @@ class Subscriber:
             age = datetime.now(UTC).timestamp() - records[-1].timestamp / 1000
             metrics.LAG_SECONDS.labels(topic=tp.topic, consumergroup=self._group).set(max(age, 0))
         opened, failed = await self.open(client, messages)
-        await self._bury(dead_letters, failed)
+        await self._bury(buried, failed)
         if opened:
             with metrics.PROCESS_SECONDS.time():
                 await handler(opened)
@@ -226,10 +226,10 @@ class Subscriber:
                 await reader.commit({tp: records[-1].offset + 1 for tp, records in polled.items()})
 
     def _verify(self, message: Any) -> Record:
+        origin = deadletters.origin_of(message)
         record = envelope.parse(message.value)
-        envelope.check_place(record, message.topic, message.key)
-        at = datetime.fromtimestamp(message.timestamp / 1000, UTC)
-        envelope.verify(record, self.identity.origin, self._trust.trust, self._verifier, at)
+        envelope.check_place(record, origin.topic, message.key)
+        envelope.verify(record, self.identity.origin, self._trust.trust, self._verifier, origin.time)
         self._schema(record)
         return record
 
@@ -330,14 +330,17 @@ class Subscriber:
             entry=result.entry,
         )
 
-    async def _bury(self, dead_letters: AIOKafkaProducer, failed: Sequence[tuple[Any, DeptbusError]]) -> None:
+    async def _bury(self, buried: AIOKafkaProducer, failed: Sequence[tuple[Any, DeptbusError]]) -> None:
         """The bytes as received and a code: durable before the offset moves on."""
         if not failed:
             return
         async with kafka_errors("writing dead letters"), asyncio.timeout(SEND_SECONDS):
             waiting = [
-                await dead_letters.send(
-                    f"dlq.{self._group}", message.value, key=message.key, headers=_dead_letter_headers(message, error)
+                await buried.send(
+                    dead_letters(self._group).name,
+                    message.value,
+                    key=message.key,
+                    headers=deadletters.headers_of(message, error),
                 )
                 for message, error in failed
             ]
@@ -351,18 +354,20 @@ class Subscriber:
     async def _connected(self) -> AsyncIterator[tuple[AIOKafkaConsumer, AIOKafkaProducer, GatewayClient]]:
         follow: asyncio.Task[None] | None = None
         reader: AIOKafkaConsumer | None = None
-        dead_letters: AIOKafkaProducer | None = None
+        buried: AIOKafkaProducer | None = None
         try:
             await self._trust.start()
             follow = asyncio.create_task(self._trust.follow())
-            dead_letters = await producer(self._bootstrap, f"subscriber-{self._group}")
+            # The group's own two topics, made when it first starts: nobody else reads or writes them.
+            await apply(self._bootstrap, [dead_letters(self._group), retries(self._group)])
+            buried = await producer(self._bootstrap, f"subscriber-{self._group}")
             reader = await self._reader()
             log.info("subscribed", group=self._group, topics=self._topics)
             async with GatewayClient(self.identity, self._gateways) as client:
-                yield reader, dead_letters, client
+                yield reader, buried, client
         finally:
             await stop_task(follow)
-            for client_ in (reader, dead_letters):
+            for client_ in (reader, buried):
                 if client_ is not None:
                     with suppress(Exception):
                         await client_.stop()
@@ -379,21 +384,6 @@ class Subscriber:
         for tp in partitions:
             reader.seek(tp, self._offsets.get((tp.topic, tp.partition), 0))
         return reader
-
-
-def _dead_letter_headers(message: Any, error: DeptbusError) -> list[tuple[str, bytes]]:
-    about = {
-        "topic": message.topic,
-        "partition": message.partition,
-        "offset": message.offset,
-        "timestamp": message.timestamp,
-    }
-    return [
-        ("deptbus-code", error.code.value.encode()),
-        ("deptbus-detail", error.detail.encode()),
-        ("deptbus-origin", json.dumps(about).encode()),
-        *message.headers,
-    ]
 
 
 async def _reached(reader: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> bool:

@@ -13,6 +13,7 @@ from schemas.catalogue import Catalogue
 
 _DAY_MS = 24 * 3600 * 1000
 LICENCE_PARTITIONS = 4
+REPLICATION = 3
 MAX_RECORD = 1024 * 1024 + 16 * 1024  # the largest value with key, headers and batch overhead
 COMPACT_AFTER_MS = 7 * _DAY_MS
 CREATE_SECONDS = 30
@@ -50,18 +51,26 @@ def topics(catalogue: Catalogue, *, single_broker: bool) -> list[Topic]:
     ]
 
 
-def dead_letters(consumer: str, *, single_broker: bool) -> Topic:
-    """A consumer's dead-letter topic: the bytes as received and a code, never opened content."""
-    del single_broker
-    return Topic(
-        name=f"dlq.{consumer}",
-        partitions=1,
-        config={"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": str(MAX_RECORD)},
-    )
+def dead_letters(group: str) -> Topic:
+    """A subscriber group's dead letters: the bytes as received and a code, never opened content."""
+    return _of_group("dlq", group)
 
 
-async def apply(bootstrap: str, wanted: list[Topic], *, replication: int) -> list[str]:
-    """Creates what is missing; returns the names it created. Existing topics are left as they are."""
+def retries(group: str) -> Topic:
+    """What is brought back from them, for this group alone."""
+    return _of_group("retry", group)
+
+
+def _of_group(kind: str, group: str) -> Topic:
+    config = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": str(MAX_RECORD)}
+    return Topic(name=f"{kind}.{group}", partitions=1, config=config)
+
+
+async def apply(bootstrap: str, wanted: list[Topic], *, replication: int | None = None) -> list[str]:
+    """Creates what is missing; returns the names it created. Existing topics are left as they are.
+
+    `replication` is three, or as many as there are brokers, if not given.
+    """
     async with kafka_errors("creating topics"):
         admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=REQUEST_TIMEOUT_MS)
         await admin.start()
@@ -69,8 +78,9 @@ async def apply(bootstrap: str, wanted: list[Topic], *, replication: int) -> lis
             existing = set(await admin.list_topics())
             missing = [topic for topic in wanted if topic.name not in existing]
             if missing:
+                copies = replication or min(REPLICATION, len((await admin.describe_cluster())["brokers"]))
                 answer = await admin.create_topics(
-                    [NewTopic(t.name, t.partitions, replication, topic_configs=t.config) for t in missing],
+                    [NewTopic(t.name, t.partitions, copies, topic_configs=t.config) for t in missing],
                     timeout_ms=CREATE_SECONDS * 1000,
                 )
                 for _name, code, *_ in answer.topic_errors:

@@ -11,7 +11,7 @@ No counter of the pipeline is believed: every topic is read from its beginning t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +20,10 @@ import asyncpg
 from bus import audit, db, envelope
 from bus.db import postgres_errors
 from bus.envelope import Record
-from bus.kafka import bounded, consumer, kafka_errors, partitions_of
+from bus.kafka import everything
 from schemas.catalogue import Catalogue
 from schemas.errors import DeptbusError
 
-POLL_MS = 1_000
-ASK_SECONDS = 20.0
 SHOWN = 20  # examples of each finding: enough to start from, not a dump
 
 
@@ -79,7 +77,7 @@ async def check(kafka: str, dsn: str, catalogue: Catalogue) -> Findings:
     seen: set[bytes] = set()
     licences: dict[bytes, bytes] = {}
     derived: list[tuple[Record, str]] = []
-    async for message in _messages(kafka, topics):
+    async for message in everything(kafka, topics):
         place = (message.topic, message.partition, message.offset)
         findings.records += 1
         try:
@@ -133,7 +131,7 @@ async def _entries(kafka: str, dsn: str, findings: Findings) -> set[tuple[str, b
         await connection.close()
     opened: set[tuple[str, bytes]] = set()
     voided: dict[bytes, tuple[str, bytes]] = {}
-    async for message in _messages(kafka, [audit.TOPIC]):
+    async for message in everything(kafka, [audit.TOPIC]):
         findings.entries += 1
         try:
             entry = audit.parse(message.value)[0]
@@ -148,25 +146,6 @@ async def _entries(kafka: str, dsn: str, findings: Findings) -> set[tuple[str, b
         elif entry.kind == "Voided":
             opened.discard(voided.get(entry.body["entry"], ("", b"")))
     return opened
-
-
-async def _messages(kafka: str, topics: Sequence[str]) -> AsyncIterator[Any]:
-    """Every message of the topics up to their present ends."""
-    reader = await consumer(kafka, "check", max_poll_records=1_000)
-    try:
-        partitions = [tp for topic in topics for tp in await partitions_of(reader, topic)]
-        reader.assign(partitions)
-        ends = await bounded(reader.end_offsets(partitions), ASK_SECONDS, "reading ends")
-        async with kafka_errors("reading topics"):
-            await reader.seek_to_beginning(*partitions)
-            for tp, end in ends.items():
-                while await reader.position(tp) < end:
-                    polled = await reader.getmany(tp, timeout_ms=POLL_MS)
-                    for message in polled.get(tp, []):
-                        if message.value is not None and message.offset < end:
-                            yield message
-    finally:
-        await reader.stop()
 
 
 async def _known(connection: asyncpg.Connection) -> set[bytes]:

@@ -150,7 +150,7 @@ async def changed(
 
     One statement a table, each its own snapshot: a withdrawal that was committed before this call is seen.
     """
-    agreements = {d.agreement.id: d.agreement.revision for d in decisions if d.agreement is not None}
+    agreements = {a.id: a.revision for d in decisions for a in d.agreements}
     consents = {c.id: c.revision for d in decisions for c in d.consents}
     rows = await connection.fetch(SQL["revisions"], list(agreements), list(consents))
     standing = {(row["id"], row["revision"]) for row in rows}
@@ -169,7 +169,7 @@ async def changed(
 
 
 def _rules(decision: Decision) -> list[Agreement | Consent]:
-    return [*([decision.agreement] if decision.agreement else []), *decision.consents]
+    return [*decision.agreements, *decision.consents]
 
 
 def _moved(before: Any, after: Any) -> bool:
