@@ -1,7 +1,8 @@
 """The decision: which sections of a record one consumer may open, for what, on which ground.
 
-Denial is the default and every answer names its code. The order is the architecture's: the record, the consumer, the
-item and its sections, the agreement, the ground, the record's state. Pure: facts and the time come in.
+Denial is the default and every answer names its code. The order is the architecture's: the consumer (a stranger is told
+nothing of records), the record, the item and its sections, the agreement, the ground, the record's state. Pure: facts
+and the time come in.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ _AGREEMENT_STEPS = (
     Code.AGREEMENT_PURPOSE,
     Code.AGREEMENT_SECTION,
     Code.RATE_EXCEEDED,
+    Code.GROUND_UNKNOWN,
     Code.GROUND_NOT_AGREED,
     Code.DUTY_NOT_NAMED,
     Code.CONSENT_NONE,
@@ -57,6 +59,7 @@ _AGREEMENT_STEPS = (
     Code.CONSENT_USED_UP,
     Code.SUPERSEDED,
     *_STATUS_CODES.values(),
+    Code.UNDECIDABLE,
 )
 _REACHED = {code: step for step, code in enumerate(_AGREEMENT_STEPS)}
 
@@ -69,15 +72,16 @@ def decide(
     facts: Facts,
     now: datetime,
 ) -> Decision:
-    """One code for each section asked for. `now` is aware; civil days are counted in UTC+8."""
+    """One code for each section asked for, however often it is named. `now` is aware; civil days are in UTC+8."""
+    sections = tuple(dict.fromkeys(sections))
     whole = _refuse_all(item, record, facts)
     if whole is not None or item is None:
         return _all(sections, whole or Code.ITEM_UNKNOWN)
     today = now.astimezone(CHINA).date()
     status = _status(record, today)
     decided: list[SectionDecision] = []
+    agreements: dict[UUID, Agreement] = {}
     used: dict[UUID, Consent] = {}
-    agreement: Agreement | None = None
     for name in sections:
         section = item.sections.get(name)
         if section is None:
@@ -90,10 +94,10 @@ def decide(
         else:
             code, rule, chosen, consents = _conditional(name, section.sensitive, access, record, facts, status, today)
             decided.append(SectionDecision(name, code, rule))
-            if code is Code.PERMIT:
-                agreement = chosen
+            if chosen is not None:
+                agreements[chosen.id] = chosen
                 used.update((consent.id, consent) for consent in consents)
-    return Decision(sections=tuple(decided), agreement=agreement, consents=tuple(used.values()))
+    return Decision(sections=tuple(decided), agreements=tuple(agreements.values()), consents=tuple(used.values()))
 
 
 def _refuse_all(item: Item | None, record: RecordFacts, facts: Facts) -> Code | None:
@@ -123,7 +127,7 @@ def _conditional(
         rule = f"agreement:{agreement.id}@{agreement.revision}"
         if code is Code.PERMIT:
             return code, " ".join((rule, *(f"consent:{c.id}@{c.revision}" for c in consents))), agreement, consents
-        if _REACHED.get(code, 0) > _REACHED.get(miss[0], 0) or not miss[1]:
+        if _REACHED[code] > _REACHED[miss[0]] or not miss[1]:
             miss = (code, rule)
     return *miss, None, ()
 
@@ -145,7 +149,7 @@ def _under(
     if access.ground == Ground.STATUTORY_DUTY:
         if Ground.STATUTORY_DUTY not in agreement.grounds:
             return Code.GROUND_NOT_AGREED, ()
-        if access.citation not in agreement.duties:
+        if not access.citation or access.citation not in agreement.duties:
             return Code.DUTY_NOT_NAMED, ()
     elif access.ground == Ground.CONSENT:
         if Ground.CONSENT not in agreement.grounds:
@@ -165,7 +169,7 @@ def _agreement_code(
         return Code.AGREEMENT_NONE
     if agreement.state is not AgreementState.ACTIVE or not _covers(agreement.valid_from, agreement.valid_until, today):
         return Code.AGREEMENT_ENDED
-    if agreement.regions and not any(record.region.startswith(prefix) for prefix in agreement.regions):
+    if agreement.regions and not any(prefix and record.region.startswith(prefix) for prefix in agreement.regions):
         return Code.AGREEMENT_REGION
     if access.purpose not in agreement.purposes:
         return Code.AGREEMENT_PURPOSE
@@ -223,6 +227,9 @@ def _status(record: RecordFacts, today: date) -> Status:
 
 
 def _state_code(status: Status, superseded: bool, agreement: Agreement | None) -> Code:
+    """What agreements may allow beside the newest, valid version. Nobody can agree to open what was erased."""
+    if status is Status.ERASED:
+        return Code.STATUS_ERASED
     if superseded and not (agreement is not None and agreement.superseded):
         return Code.SUPERSEDED
     if status is Status.VALID or (agreement is not None and status in agreement.statuses):

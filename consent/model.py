@@ -77,6 +77,8 @@ class _Document:
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Raises `Malformed` (DATA_CORRUPT): only this class writes such documents."""
         try:
+            if len(document) != len(fields(cls)):
+                raise ValueError("an entry that is not known")
             return cls(**{field.name: _reader(cls, field.name)(document[field.name]) for field in fields(cls)})
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise Malformed(Code.DATA_CORRUPT, f"a stored {cls.__name__.lower()} cannot be read") from exc
@@ -87,8 +89,8 @@ class Agreement(_Document):
     """A sharing agreement between a provider and a consumer over one item.
 
     `regions` are GB/T 2260 prefixes, none meaning everywhere; `duties` the citations that count as a statutory duty;
-    `statuses` are those besides VALID that may still be opened; `superseded` allows older versions; `max_age` is how
-    many seconds a subscriber may keep a secret.
+    `statuses` are those besides VALID that may still be opened, never ERASED; `superseded` allows older versions;
+    `max_age` is how many seconds a subscriber may keep a secret.
     """
 
     id: UUID
@@ -184,10 +186,10 @@ class SectionDecision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Every section asked for, once, with its code. `agreement` and `consents` are what the permits rest on."""
+    """Every section asked for, once, with its code. `agreements` and `consents` are all that the permits rest on."""
 
     sections: tuple[SectionDecision, ...]
-    agreement: Agreement | None = None
+    agreements: tuple[Agreement, ...] = ()
     consents: tuple[Consent, ...] = ()
 
     @property
@@ -212,37 +214,65 @@ def _to_json(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else value
 
 
-def _day(value: Any) -> date | None:
-    return None if value is None else date.fromisoformat(value)
+def _exactly(kind: type) -> Any:
+    """A JSON value of this type and no other: `True` is no number, "false" no truth, a text no list of letters."""
+
+    def read(value: Any) -> Any:
+        if type(value) is not kind:
+            raise TypeError(f"{kind.__name__} expected")
+        return value
+
+    return read
 
 
-def _plain(value: Any) -> Any:
-    return value
+_text, _number, _flag, _list = _exactly(str), _exactly(int), _exactly(bool), _exactly(list)
+
+
+def _optional(read: Any) -> Any:
+    return lambda value: None if value is None else read(value)
+
+
+def _names(kind: Any) -> Any:
+    return lambda values: frozenset(kind(_text(one)) for one in _list(values))
+
+
+def _hex(value: Any) -> bytes:
+    read = bytes.fromhex(_text(value))
+    if read.hex() != value:
+        raise ValueError("bytes are written in lower-case hex")
+    return read
+
+
+def _day(value: Any) -> date:
+    day = date.fromisoformat(_text(value))
+    if day.isoformat() != value:
+        raise ValueError("a day is written YYYY-MM-DD")
+    return day
 
 
 _READERS: Mapping[str, Any] = {
-    "id": UUID,
-    "revision": int,
-    "provider": str,
-    "consumer": str,
-    "item": str,
-    "sections": frozenset,
-    "purposes": frozenset,
-    "regions": frozenset,
-    "grounds": lambda names: frozenset(map(Ground, names)),
-    "duties": frozenset,
-    "valid_from": date.fromisoformat,
-    "valid_until": _day,
-    "records_a_day": _plain,
-    "max_age": int,
-    "statuses": lambda names: frozenset(map(Status, names)),
-    "superseded": bool,
-    "subject": bytes.fromhex,
-    "recipient": str,
-    "sensitive": frozenset,
-    "max_uses": _plain,
-    "recorded_by": str,
-    "evidence": str,
+    "id": lambda value: UUID(_text(value)),
+    "revision": _number,
+    "provider": _text,
+    "consumer": _text,
+    "item": _text,
+    "sections": _names(str),
+    "purposes": _names(str),
+    "regions": _names(str),
+    "grounds": _names(Ground),
+    "duties": _names(str),
+    "valid_from": _day,
+    "valid_until": _optional(_day),
+    "records_a_day": _optional(_number),
+    "max_age": _number,
+    "statuses": _names(Status),
+    "superseded": _flag,
+    "subject": _hex,
+    "recipient": _text,
+    "sensitive": _names(str),
+    "max_uses": _optional(_number),
+    "recorded_by": _text,
+    "evidence": _text,
 }
 
 

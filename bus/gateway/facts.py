@@ -186,11 +186,11 @@ def _state(row: Any) -> RecordState:
 
 def _costs(decision: Decision, now: datetime) -> list[tuple[tuple[UUID, date], int, Code]]:
     """(rule and period, limit, refusal) of each limited rule that the permits rest on: one unit a record."""
-    agreement = decision.agreement
+    today = now.astimezone(CHINA).date()
     costs: list[tuple[tuple[UUID, date], int, Code]] = []
-    if agreement is not None and agreement.records_a_day is not None:
-        today = now.astimezone(CHINA).date()
-        costs.append(((agreement.id, today), agreement.records_a_day, Code.RATE_EXCEEDED))
+    for agreement in decision.agreements:
+        if agreement.records_a_day is not None:
+            costs.append(((agreement.id, today), agreement.records_a_day, Code.RATE_EXCEEDED))
     for consent in decision.consents:
         if consent.max_uses is not None:
             costs.append(((consent.id, EVER), consent.max_uses, Code.CONSENT_USED_UP))
