@@ -6,10 +6,12 @@ Decisions are never cached. What is cached are parsed agreements and consents: a
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
@@ -110,35 +112,39 @@ async def take(
     connection: asyncpg.Connection,
     consumer: str,
     request: bytes,
+    asked: Sequence[Asked],
     decisions: Sequence[Decision],
     now: datetime,
 ) -> list[Decision]:
     """Takes the units that the permits cost; a permit for which none is left becomes a refusal.
 
-    A repeated request id takes none: its units were taken the first time, whether or not the answer arrived.
+    A unit is of one request id, record, rule and period. A repeated request takes none: its units were taken the first
+    time, whether or not the answer arrived. What the same id asks for besides is paid for.
     """
-    wanted: dict[tuple[UUID, date], tuple[int, int, Code]] = {}
-    costs = [_costs(decision, now) for decision in decisions]
-    for cost in costs:
-        for key, limit, code in cost:
-            wanted[key] = (wanted.get(key, (0, 0, code))[0] + 1, limit, code)
-    if not wanted:
+    costs = [
+        [(_unit(request, one.leaf_hash, *key), key, limit, code) for key, limit, code in _costs(decision, now)]
+        for one, decision in zip(asked, decisions, strict=True)
+    ]
+    units = {unit: (key, limit) for cost in costs for unit, key, limit, _ in cost}
+    if not units:
         return list(decisions)
     async with connection.transaction():
-        if await connection.fetchval(SQL["first_time"], consumer, request) is None:
-            return list(decisions)
-        left: dict[tuple[UUID, date], int] = {}
         # In a fixed order, so that two gateways never wait for each other in a circle.
-        for key in sorted(wanted):
-            count, limit, _ = wanted[key]
+        rows = await connection.fetch(SQL["first_time"], consumer, sorted(units))
+        unpaid = {row["request"] for row in rows}
+        wanted = Counter(units[unit] for unit in unpaid)
+        left: dict[tuple[UUID, date], int] = {}
+        for key, limit in sorted(wanted):
             await connection.execute(SQL["open_usage"], *key)
-            left[key] = await connection.fetchval(SQL["take"], *key, count, limit)
+            left[key] = await connection.fetchval(SQL["take"], *key, wanted[key, limit], limit)
     taken: list[Decision] = []
     for decision, cost in zip(decisions, costs, strict=True):
-        short = next((code for key, _, code in cost if left[key] < 1), None)
+        due = [(unit, key, code) for unit, key, _, code in cost if unit in unpaid]
+        short = next((code for _, key, code in due if left[key] < 1), None)
         if short is None:
-            for key, _, _ in cost:
+            for unit, key, _ in due:
                 left[key] -= 1
+                unpaid.discard(unit)
         taken.append(decision if short is None else decision.refused(short))
     return taken
 
@@ -182,6 +188,10 @@ def _state(row: Any) -> RecordState:
     if row is None:
         return RecordState.WAITING
     return RecordState.CONFLICT if row["conflict"] else RecordState.ADMITTED
+
+
+def _unit(request: bytes, record: bytes, rule: UUID, period: date) -> bytes:
+    return sha256(b"".join((request, record, rule.bytes, period.isoformat().encode()))).digest()
 
 
 def _costs(decision: Decision, now: datetime) -> list[tuple[tuple[UUID, date], int, Code]]:

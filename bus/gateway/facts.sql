@@ -28,8 +28,8 @@ SELECT c.id, c.revision, c.subject, c.item, c.body
 SELECT rule, used FROM usage WHERE (rule, period) IN (SELECT * FROM unnest($1::uuid[], $2::date[]));
 
 -- name: first_time
--- One row if this request id is new: only then units are taken.
-INSERT INTO request (consumer, request) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING 1;
+-- The units (each a hash over request id, record, rule and period) that were not taken before: only these are paid.
+INSERT INTO request (consumer, request) SELECT $1, * FROM unnest($2::bytea[]) ON CONFLICT DO NOTHING RETURNING request;
 
 -- name: open_usage
 INSERT INTO usage (rule, period, used) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING;

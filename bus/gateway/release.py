@@ -90,7 +90,7 @@ class Releases:
             found = await fact_store.load(connection, access.consumer, asked, now)
             unopened = await self._keys.load(connection, {(a.claims.session, a.claims.issuer) for a in asked})
             decisions = [self._decide(a, access, found, now) for a in asked]
-            decisions = await fact_store.take(connection, access.consumer, request.request, decisions, now)
+            decisions = await fact_store.take(connection, access.consumer, request.request, asked, decisions, now)
             decisions = [_without_keys(a, d, unopened) for a, d in zip(asked, decisions, strict=True)]
             entries = await self._record(signed, request, asked, decisions, now)
             changed = await fact_store.changed(connection, access.consumer, asked, decisions, found)
