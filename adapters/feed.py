@@ -45,18 +45,22 @@ class Result:
     outcomes: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
+        """The counts and outcomes as `deploy/demo/expected.json` has them."""
         return {name: getattr(self, name) for name in self.__slots__}
 
     def quarantine(self, row: Quarantined) -> None:
+        """Counts a row that was kept aside."""
         self.quarantined += 1
         self.quarantined_by_reason[row.reason.value] = self.quarantined_by_reason.get(row.reason.value, 0) + 1
         self.outcomes[str(row.line)] = row.reason.value
 
     def duplicate(self, row: Accepted, of: str) -> None:
+        """Counts a row that says again what line `of` (or an earlier export: empty) said."""
         self.duplicates += 1
         self.outcomes[str(row.line)] = f"DUPLICATE of line {of}" if of else "DUPLICATE"
 
     def change(self, row: Accepted, of: str) -> None:
+        """Counts a new version of the licence of line `of`, or of an earlier export: empty."""
         self.changes += 1
         self.outcomes[str(row.line)] = f"CHANGE of line {of}" if of else "CHANGE"
 

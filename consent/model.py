@@ -34,12 +34,16 @@ class Status(StrEnum):
 
 
 class AgreementState(StrEnum):
+    """Only ACTIVE opens anything; TERMINATED is final."""
+
     ACTIVE = "ACTIVE"
     SUSPENDED = "SUSPENDED"
     TERMINATED = "TERMINATED"
 
 
 class ConsentState(StrEnum):
+    """WITHDRAWN is final: who changes their mind consents anew."""
+
     ACTIVE = "ACTIVE"
     WITHDRAWN = "WITHDRAWN"
 
@@ -194,6 +198,7 @@ class Decision:
 
     @property
     def permitted(self) -> tuple[str, ...]:
+        """The names of the sections that may be opened, in the order asked."""
         return tuple(s.section for s in self.sections if s.code is Code.PERMIT)
 
     def refused(self, code: Code) -> Decision:

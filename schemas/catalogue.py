@@ -83,6 +83,7 @@ class Item:
 
     @property
     def topic(self) -> str:
+        """The Kafka topic that its records travel on."""
         return f"licence.{self.name}"
 
     def validate(self, values: Mapping[str, Any]) -> None:

@@ -44,12 +44,14 @@ class Division:
 
     @property
     def level(self) -> Level:
+        """What kind of division the code's zeros make it."""
         if self.code.endswith("0000"):
             return Level.PROVINCE
         return Level.PREFECTURE if self.code.endswith("00") else Level.COUNTY
 
     @property
     def in_force(self) -> bool:
+        """Whether the newest table lists it."""
         return self.valid_to is None
 
 
