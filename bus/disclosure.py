@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from bus import envelope, merkle
 from bus.envelope import Claims, Record
+from bus.opening import decode_section
 from bus.pki import Certificate
 from bus.proof import Proof, ProofVerifier
 from bus.sealing import check_commitment
-from bus.subscriber import decode_section
 from bus.trust import Trust
 from schemas.avro import wire_codec
 from schemas.errors import Code, Malformed, Refused
@@ -55,6 +55,11 @@ def disclose(
     )
 
 
+def claims_of(data: bytes) -> Claims:
+    """What a disclosure claims, unverified. Raises `Malformed`."""
+    return envelope.parse_claims(_decode(data)["claims"])[0]
+
+
 def verify(data: bytes, authority: bytes, bus: str | None = None) -> Disclosure:
     """Checks a disclosure offline, with the bus CA's certificate (DER or PEM) alone.
 
@@ -62,9 +67,7 @@ def verify(data: bytes, authority: bytes, bus: str | None = None) -> Disclosure:
     as it stood when the record says it was made: without a proof of admission the time is the issuer's word. Raises
     `Malformed` or `Refused`.
     """
-    if len(data) > MAX_BYTES:
-        raise Malformed(Code.RECORD_TOO_LARGE, f"a disclosure has at most {MAX_BYTES} bytes")
-    fields = _CODEC.decode(data)
+    fields = _decode(data)
     claims, _ = envelope.parse_claims(fields["claims"])
     schema = ItemSchema.parse(fields["schema"])
     if schema.digest != claims.schema:
@@ -82,7 +85,7 @@ def verify(data: bytes, authority: bytes, bus: str | None = None) -> Disclosure:
         value=b"",
     )
     origin = bus or bus_of(trust.authority)
-    _, issuer = envelope.verify(record, origin, trust, ProofVerifier(), claims.occurred_at)
+    _, issuer = envelope.verify(record, origin, trust, ProofVerifier(), envelope.made_at(claims))
     commitments = dict(claims.sections)
     sections: dict[str, Mapping[str, Any]] = {}
     for shown in fields["sections"]:
@@ -100,6 +103,13 @@ def verify(data: bytes, authority: bytes, bus: str | None = None) -> Disclosure:
         schema=schema,
         signed_at_proven=False,
     )
+
+
+def _decode(data: bytes) -> dict[str, Any]:
+    if len(data) > MAX_BYTES:
+        raise Malformed(Code.RECORD_TOO_LARGE, f"a disclosure has at most {MAX_BYTES} bytes")
+    fields: dict[str, Any] = _CODEC.decode(data)
+    return fields
 
 
 def der(certificate: bytes) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from uuid import UUID
 
 from bus import merkle
@@ -191,6 +191,11 @@ def verify(record: Record, bus: str, trust: Trust, verifier: ProofVerifier, at: 
     origin = batch_origin(bus, claims.issuer, claims.session, first)
     certificate = trust.certificate(proof.signer, Role.RECORD, at, claims.issuer)
     return verifier.verify(proof, record.leaf_hash, origin, lambda _: certificate.key), certificate
+
+
+def made_at(claims: Claims) -> datetime:
+    """When the record was made, by its id (UUIDv7, RFC 9562: milliseconds). The issuer's word: proves nothing."""
+    return datetime.fromtimestamp((claims.record.int >> 80) / 1000, UTC)
 
 
 def _read_claims(data: bytes, start: int) -> tuple[Claims, int, int]:

@@ -10,26 +10,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from bus import deadletters, envelope, metrics, sealing
+from bus import deadletters, envelope, metrics
 from bus.client import GatewayClient
-from bus.envelope import Claims, Record
+from bus.envelope import Record
 from bus.identity import Identity
 from bus.kafka import consumer, kafka_errors, partitions_of, producer
 from bus.messages import Grant, Read
+from bus.opening import OpenedRecord, Secrets, open_record, schema_of
 from bus.proof import ProofVerifier
 from bus.topics import apply, dead_letters, retries
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed, stop_task
 from schemas.catalogue import Catalogue
-from schemas.errors import Code, DeptbusError, Malformed, Refused, Unavailable
-from schemas.item import ItemSchema
+from schemas.errors import Code, DeptbusError, Refused, Unavailable
 
 BATCH = 100  # records a key request; also what a crash may hand over a second time
 POLL_MS = 500
@@ -54,73 +54,16 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """A record as a handler gets it: the sections that opened, and the code of each that was refused."""
+class Opened(OpenedRecord):
+    """A record as a handler gets it: also where it was read (a sink's offset), and when the broker first had it."""
 
-    record: Record
-    sections: Mapping[str, Mapping[str, Any]]
-    refused: Mapping[str, Code]
     topic: str
     partition: int
     offset: int
     time: datetime
-    salts: Mapping[str, bytes] = field(repr=False)
-    plains: Mapping[str, bytes] = field(repr=False)
-    entry: bytes = b""
-
-    @property
-    def claims(self) -> Claims:
-        return self.record.claims
-
-    @property
-    def item(self) -> str:
-        return self.record.claims.item
-
-    @property
-    def leaf_hash(self) -> bytes:
-        return self.record.leaf_hash
-
-    @property
-    def licence(self) -> bytes:
-        return self.record.claims.licence
-
-    @property
-    def sequence(self) -> int:
-        return self.record.claims.sequence
-
-    @property
-    def values(self) -> dict[str, Any]:
-        """The fields of every opened section, together."""
-        return {name: value for section in self.sections.values() for name, value in section.items()}
 
 
 Handler = Callable[[Sequence[Opened]], Awaitable[None]]
-
-
-def open_section(schema: ItemSchema, record: Record, section: str, secret: bytes) -> tuple[Mapping[str, Any], bytes]:
-    """A section's fields and its padded plaintext.
-
-    Commitment, padding and encoding checked. Raises `Malformed`, `Refused`.
-    """
-    for at, (name, commitment) in enumerate(record.claims.sections):
-        if name == section:
-            plain = sealing.open_body(secret, commitment, record.bodies[at])
-            return decode_section(schema, section, plain), plain
-    raise Refused(Code.SECTION_UNKNOWN, f"the record has no section {section}")
-
-
-def decode_section(schema: ItemSchema, section: str, plain: bytes) -> Mapping[str, Any]:
-    """The fields of a padded plaintext. Raises `Malformed` or `Refused` (SECTION_UNKNOWN)."""
-    codec = schema.codecs.get(section)
-    if codec is None:
-        raise Refused(Code.SECTION_UNKNOWN, f"the schema {schema.name} has no section {section}")
-    try:
-        value, used = codec.read(plain, 0)
-    except Malformed as exc:
-        raise Malformed(Code.SECTION_MALFORMED, exc.detail) from exc
-    sealing.check_padding(plain, used)
-    fields: Mapping[str, Any] = value
-    return fields
 
 
 @dataclass(slots=True)
@@ -230,7 +173,7 @@ class Subscriber:
         record = envelope.parse(message.value)
         envelope.check_place(record, origin.topic, message.key)
         envelope.verify(record, self.identity.origin, self._trust.trust, self._verifier, origin.time)
-        self._schema(record)
+        schema_of(self._catalogue, record)
         return record
 
     async def _learn_signers(self, messages: Sequence[Any]) -> None:
@@ -245,17 +188,9 @@ class Subscriber:
             except DeptbusError:
                 continue
 
-    def _schema(self, record: Record) -> ItemSchema:
-        schema = self._catalogue.item(record.claims.item).schemas.get(record.claims.schema)
-        if schema is None:
-            raise Refused(Code.SCHEMA_UNKNOWN, f"the catalogue has no such schema of {record.claims.item}")
-        return schema
-
-    async def _ask(
-        self, client: GatewayClient, held: Sequence[_Held]
-    ) -> list[tuple[_Held, Mapping[tuple[bytes, str], bytes]]]:
+    async def _ask(self, client: GatewayClient, held: Sequence[_Held]) -> list[tuple[_Held, Secrets]]:
         """Keys for all of them. What is not admitted yet, or cannot be decided now, is asked again with back-off."""
-        done: list[tuple[_Held, Mapping[tuple[bytes, str], bytes]]] = []
+        done: list[tuple[_Held, Secrets]] = []
         waiting, wait = list(held), FIRST_WAIT
         while waiting:
             try:
@@ -280,9 +215,7 @@ class Subscriber:
                 wait = min(wait * 2, LONGEST_WAIT)
         return done
 
-    async def _keys(
-        self, client: GatewayClient, waiting: Sequence[_Held]
-    ) -> tuple[Grant, Mapping[tuple[bytes, str], bytes]]:
+    async def _keys(self, client: GatewayClient, waiting: Sequence[_Held]) -> tuple[Grant, Secrets]:
         wanted = self._wanted
         reads = [Read(one.record.claims_bytes, self._sections(one.record)) for one in waiting]
         return await client.keys(
@@ -300,34 +233,17 @@ class Subscriber:
         there = {name for name, _ in record.claims.sections}
         return tuple(name for name in self._wanted.sections if name in there)
 
-    def _open(self, one: _Held, secrets: Mapping[tuple[bytes, str], bytes]) -> Opened:
+    def _open(self, one: _Held, secrets: Secrets) -> Opened:
         assert one.grant is not None
-        record, message = one.record, one.message
-        result = next(r for r in one.grant.results if r.leaf_hash == record.leaf_hash)
-        if result.state == "CONFLICT":
-            raise Refused(Code.CONFLICT, "two records claim this place: neither opens until a ruling")
-        schema = self._schema(record)
-        sections: dict[str, Mapping[str, Any]] = {}
-        salts: dict[str, bytes] = {}
-        plains: dict[str, bytes] = {}
-        for name, code in result.sections:
-            if code == Code.PERMIT:
-                secret = secrets.get((record.leaf_hash, name))
-                if secret is None:
-                    raise Refused(Code.GRANT_INVALID, f"the grant permits section {name} and holds no key for it")
-                sections[name], plains[name] = open_section(schema, record, name, secret)
-                salts[name] = sealing.salt_of(secret)
+        message = one.message
+        result = next(r for r in one.grant.results if r.leaf_hash == one.record.leaf_hash)
+        opened = open_record(one.record, schema_of(self._catalogue, one.record), result, secrets)
         return Opened(
-            record=record,
-            sections=sections,
-            refused={name: Code(code) for name, code in result.sections if code != Code.PERMIT},
+            **{each.name: getattr(opened, each.name) for each in fields(opened)},
             topic=message.topic,
             partition=message.partition,
             offset=message.offset,
-            time=datetime.fromtimestamp(message.timestamp / 1000, UTC),
-            salts=salts,
-            plains=plains,
-            entry=result.entry,
+            time=deadletters.origin_of(message).time,
         )
 
     async def _bury(self, buried: AIOKafkaProducer, failed: Sequence[tuple[Any, DeptbusError]]) -> None:

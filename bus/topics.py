@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from bus import audit, session, trustfeed
@@ -17,6 +21,7 @@ REPLICATION = 3
 MAX_RECORD = 1024 * 1024 + 16 * 1024  # the largest value with key, headers and batch overhead
 COMPACT_AFTER_MS = 7 * _DAY_MS
 CREATE_SECONDS = 30
+KNOWN_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,23 +74,62 @@ def _of_group(kind: str, group: str) -> Topic:
 async def apply(bootstrap: str, wanted: list[Topic], *, replication: int | None = None) -> list[str]:
     """Creates what is missing; returns the names it created. Existing topics are left as they are.
 
-    `replication` is three, or as many as there are brokers, if not given.
+    `replication` is three, or as many as there are brokers, if not given. Created topics are known when it returns.
     """
-    async with kafka_errors("creating topics"):
+    async with _admin(bootstrap, "creating topics") as admin:
+        existing = set(await admin.list_topics())
+        missing = [topic for topic in wanted if topic.name not in existing]
+        if missing:
+            copies = replication or min(REPLICATION, len((await admin.describe_cluster())["brokers"]))
+            answer = await admin.create_topics(
+                [NewTopic(t.name, t.partitions, copies, topic_configs=t.config) for t in missing],
+                timeout_ms=CREATE_SECONDS * 1000,
+            )
+            for _name, code, *_ in answer.topic_errors:
+                if code not in (0, TopicAlreadyExistsError.errno):
+                    raise for_code(code)
+            await _until_known(admin, [topic.name for topic in missing])
+        return [topic.name for topic in missing]
+
+
+async def differences(bootstrap: str, catalogue: Catalogue) -> list[dict[str, str]]:
+    """What of the cluster's topics is not as the catalogue asks: `{topic, setting, found, wanted}` each."""
+    async with _admin(bootstrap, "reading topics") as admin:
+        brokers = len((await admin.describe_cluster())["brokers"])
+        wanted = topics(catalogue, single_broker=brokers == 1)
+        there = {one["topic"]: len(one["partitions"]) for one in await admin.describe_topics()}
+        found = [topic for topic in wanted if topic.name in there]
+        resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in found]
+        configs: dict[str, dict[str, str]] = {}
+        for answer in await admin.describe_configs(resources) if resources else []:
+            for _error, _message, _kind, name, entries in answer.resources:
+                configs[name] = {entry[0]: entry[1] for entry in entries}
+    wrong = [_difference(t.name, "topic", "missing", "there") for t in wanted if t.name not in there]
+    for topic in found:
+        if there[topic.name] < topic.partitions:
+            wrong.append(_difference(topic.name, "partitions", str(there[topic.name]), str(topic.partitions)))
+        is_ = configs.get(topic.name, {})
+        wrong += [_difference(topic.name, k, is_.get(k, ""), v) for k, v in topic.config.items() if is_.get(k) != v]
+    return wrong
+
+
+def _difference(topic: str, setting: str, found: str, wanted: str) -> dict[str, str]:
+    return {"topic": topic, "setting": setting, "found": found, "wanted": wanted}
+
+
+async def _until_known(admin: AIOKafkaAdminClient, names: list[str]) -> None:
+    """A topic is in the cluster's metadata a moment after it was created; a client that looks before complains."""
+    async with asyncio.timeout(CREATE_SECONDS):
+        while any(one["error_code"] for one in await admin.describe_topics(names)):  # noqa: ASYNC110 - the broker's news
+            await asyncio.sleep(KNOWN_SECONDS)
+
+
+@asynccontextmanager
+async def _admin(bootstrap: str, doing: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    async with kafka_errors(doing):
         admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=REQUEST_TIMEOUT_MS)
         await admin.start()
         try:
-            existing = set(await admin.list_topics())
-            missing = [topic for topic in wanted if topic.name not in existing]
-            if missing:
-                copies = replication or min(REPLICATION, len((await admin.describe_cluster())["brokers"]))
-                answer = await admin.create_topics(
-                    [NewTopic(t.name, t.partitions, copies, topic_configs=t.config) for t in missing],
-                    timeout_ms=CREATE_SECONDS * 1000,
-                )
-                for _name, code, *_ in answer.topic_errors:
-                    if code not in (0, TopicAlreadyExistsError.errno):
-                        raise for_code(code)
-            return [topic.name for topic in missing]
+            yield admin
         finally:
             await admin.close()

@@ -14,6 +14,7 @@ from bus.identity import Identity
 from bus.pki import write_private
 from deploy.bootstrap import Bus
 from schemas.errors import Code, Misuse, Unavailable
+from schemas.identifiers import parse_uscc
 
 HomeOption = Annotated[
     Path | None, typer.Option("--home", help="The bus's folder (default: $DEPTBUS_HOME, else .deptbus/).")
@@ -78,6 +79,11 @@ class Home:
 
     def org_folder(self, name: str) -> Path:
         return self.path / "orgs" / name
+
+    def uscc_of(self, department: str) -> str:
+        """A department's credit code, from its name here or from the code itself. Raises `Malformed` (USCC_*)."""
+        about = self.org_folder(department) / "org.json"
+        return self.identity(department).uscc if about.exists() else parse_uscc(department)
 
     def identity(self, name: str) -> Identity:
         """A department that joined here. Raises `Misuse`."""

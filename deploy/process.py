@@ -6,8 +6,8 @@ import argparse
 import asyncio
 import json
 import signal
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import structlog
@@ -93,16 +93,28 @@ async def _recorder(arguments: argparse.Namespace) -> None:
     await _serve((_probes(check), arguments.metrics_port), work=recorder.run())
 
 
+class _Server(uvicorn.Server):
+    """Leaves signals to `_until_stopped`: two servers here would take them from each other."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 async def _serve(*apps: tuple[FastAPI, int], work: Awaitable[None]) -> None:
-    """Serves until the work ends or this is cancelled. The first part that fails ends all."""
+    """Serves until the work ends or this is cancelled. The first part that fails ends all.
+
+    Requests under way are answered first: the work goes on until the servers are done.
+    """
     servers = [
-        uvicorn.Server(
+        _Server(
             uvicorn.Config(
                 app,
                 host="127.0.0.1",
                 port=port,
                 log_config=None,
                 access_log=False,
+                lifespan="off",
                 timeout_graceful_shutdown=GRACE_SECONDS,
                 limit_concurrency=1_000,
                 h11_max_incomplete_event_size=64 * 1024,
@@ -110,15 +122,19 @@ async def _serve(*apps: tuple[FastAPI, int], work: Awaitable[None]) -> None:
         )
         for app, port in apps
     ]
-    async with asyncio.TaskGroup() as tasks:
+    working = asyncio.ensure_future(work)
+    serving = [asyncio.ensure_future(server.serve()) for server in servers]
+    try:
+        await asyncio.wait({working, *serving}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
         for server in servers:
-            server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-            tasks.create_task(server.serve())
-        tasks.create_task(_await(work))
-
-
-async def _await(work: Awaitable[None]) -> None:
-    await work
+            server.should_exit = True
+        ends = await asyncio.gather(*serving, return_exceptions=True)
+        working.cancel()
+        ends += await asyncio.gather(working, return_exceptions=True)
+    for end in ends:
+        if isinstance(end, BaseException) and not isinstance(end, asyncio.CancelledError):
+            raise end
 
 
 def _probes(check: Callable[[], Awaitable[None]]) -> FastAPI:

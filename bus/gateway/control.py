@@ -80,6 +80,11 @@ async def add_issuer(connection: asyncpg.Connection, item: str, uscc: str, regio
     await connection.execute(SQL["add_issuer"], item, uscc, region)
 
 
+async def orgs(connection: asyncpg.Connection) -> list[dict[str, Any]]:
+    """Everyone who has joined: uscc, name, suspended, auditor, and `issues` as `item` or `item:division`."""
+    return [dict(row) for row in await connection.fetch(SQL["orgs"])]
+
+
 async def create_agreement(
     connection: asyncpg.Connection, catalogue: Catalogue, caller: str, body: AgreementBody
 ) -> Agreement:

@@ -6,7 +6,10 @@ ON CONFLICT (uscc) DO UPDATE SET auditor = org.auditor OR EXCLUDED.auditor;
 INSERT INTO issuer (item, uscc, region) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
 
 -- name: orgs
-SELECT uscc, name, suspended, auditor FROM org ORDER BY name;
+SELECT o.uscc, o.name, o.suspended, o.auditor,
+       ARRAY(SELECT CASE i.region WHEN '' THEN i.item ELSE i.item || ':' || i.region END
+               FROM issuer i WHERE i.uscc = o.uscc ORDER BY 1) AS issues
+  FROM org o ORDER BY o.name;
 
 -- name: issues
 SELECT EXISTS (SELECT 1 FROM issuer WHERE item = $1 AND uscc = $2);

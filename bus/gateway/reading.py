@@ -14,6 +14,7 @@ import msgspec
 from bus.db import queries
 from bus.gateway.control import SubjectBody
 from consent.model import Status, status_after
+from schemas.errors import Code, Refused
 from schemas.operations import Operation
 
 PAGE = 1_000
@@ -79,6 +80,15 @@ async def in_force(connection: asyncpg.Connection, pseudonym: bytes, item: str, 
         for row in rows
         if status_after(Operation(row["operation"])) is Status.VALID
     ]
+
+
+async def sealed(connection: asyncpg.Connection, caller: str, leaf_hash: bytes) -> bytes:
+    """A record's sealed bytes, for those that may read its topic. Raises `Refused` (NOT_FOUND), the same for both."""
+    row = await connection.fetchrow(SQL["sealed"], leaf_hash, caller)
+    if row is None or not row["may"]:
+        raise Refused(Code.NOT_FOUND, "no such record is admitted, or your department has no agreement to read it")
+    value: bytes = row["value"]
+    return value
 
 
 async def admitted(connection: asyncpg.Connection, leaf_hash: bytes) -> dict[str, Any]:

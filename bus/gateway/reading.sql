@@ -23,6 +23,15 @@ SELECT r.conflict, r.entry, r.admitted_at, l.sequence > r.sequence AS superseded
 UNION ALL
 SELECT true, c.entry, c.found_at, false, '' FROM conflict c WHERE c.leaf_hash = $1;
 
+-- name: sealed
+-- A record as received, and whether this caller may read its topic: its issuer, an auditor, a party to an agreement.
+SELECT r.value, r.item, r.issuer,
+       r.issuer = $2
+       OR EXISTS (SELECT 1 FROM org o WHERE o.uscc = $2 AND o.auditor)
+       OR EXISTS (SELECT 1 FROM agreement a
+                   WHERE a.consumer = $2 AND a.provider = r.issuer AND a.item = r.item AND a.state = 'ACTIVE') AS may
+  FROM record r WHERE r.leaf_hash = $1;
+
 -- name: in_force
 -- The newest version of each of the subject's licences by the end of a day (UTC+8), if it was in force then.
 SELECT newest.value, newest.leaf_hash, newest.operation, newest.valid_from, newest.valid_until

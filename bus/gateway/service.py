@@ -56,6 +56,12 @@ class IdBody(msgspec.Struct, forbid_unknown_fields=True):
     id: UUID
 
 
+class RecordBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Names one record by its leaf hash, in hex."""
+
+    record: str
+
+
 class ListBody(msgspec.Struct, forbid_unknown_fields=True):
     """Lists; nothing to say."""
 
@@ -160,6 +166,7 @@ class Gateway:
             "/v1/consents:search": (self.search_consents, SubjectQuery),
             "/v1/consents:withdraw": (self.withdraw_consent, IdBody),
             "/v1/licences:search": (self.search_licences, SearchBody),
+            "/v1/records:show": (self.show_record, RecordBody),
             "/v1/audit/entries:query": (self.query_entries, EntriesBody),
         }
 
@@ -235,6 +242,12 @@ class Gateway:
             ),
         )
         return {"records": [b64encode(one.value).decode() for one in found], "grant": b64encode(grant).decode()}
+
+    async def show_record(self, signed: Signed, body: RecordBody) -> Any:
+        """A sealed record by its leaf hash. Nothing in it opens without a release."""
+        async with self._connection("reading a record") as connection:
+            value = await reading.sealed(connection, signed.caller.uscc, _hex(body.record, 32))
+        return {"value": b64encode(value).decode()}
 
     async def query_entries(self, signed: Signed, body: EntriesBody) -> Any:
         """The auditor reads everything, a department its own. The reading is in the log before the answer leaves."""
@@ -336,7 +349,7 @@ def _hex(text: str, size: int) -> bytes:
     try:
         data = bytes.fromhex(text)
     except ValueError as exc:
-        raise Malformed(Code.REQUEST_MALFORMED, "request and recipient are hex") from exc
+        raise Malformed(Code.REQUEST_MALFORMED, "request, recipient and record are hex") from exc
     if len(data) != size:
         raise Malformed(Code.REQUEST_MALFORMED, f"{size} bytes in hex are needed")
     return data

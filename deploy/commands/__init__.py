@@ -6,6 +6,19 @@ from collections.abc import Callable
 
 import typer
 
-from deploy.commands import demo, stack
+from deploy.commands import adapter, agreement, audit, catalogue, check, consent, demo, dlq, org, record, stack, topics
 
-COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (stack.register, demo.register)
+COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
+    demo.register,
+    stack.register,
+    org.register,
+    catalogue.register,
+    agreement.register,
+    consent.register,
+    adapter.register,
+    record.register,
+    dlq.register,
+    audit.register,
+    check.register,
+    topics.register,
+)

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import httpx
+import structlog
 import typer
 
 from deploy.home import Home, HomeOption, Stack
 from deploy.output import Json, command, emit, err, facts
-from deploy.stack.supervisor import Supervisor, stack_running, stop_running
+from deploy.stack.supervisor import Supervisor, stack_running, stop_running, writable
 from schemas.errors import Code, DeptbusError, Malformed, Misuse, Unavailable
 
 _DETACH_SECONDS = 600.0  # the first start fetches 54 MB of jars
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.1
+_ANSWER_BYTES = 64 * 1024
+
+log = structlog.get_logger()
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +39,9 @@ def register(app: typer.Typer) -> None:
         detach: Annotated[bool, typer.Option("--detach", help="Return once everything is ready.")] = False,
         kafka: Annotated[str | None, typer.Option(help="Use this Kafka (HOST:PORT) instead of starting one.")] = None,
         postgres: Annotated[str | None, typer.Option(help="Use this PostgreSQL (DSN) instead of starting one.")] = None,
-        port: Annotated[int | None, typer.Option(help="The gateway's port (default: a free one).")] = None,
+        port: Annotated[
+            int | None, typer.Option(min=1, max=65_535, help="The gateway's port (default: a free one).")
+        ] = None,
         bare: Annotated[bool, typer.Option("--bare", hidden=True, help="Kafka and PostgreSQL only.")] = False,
         json: Json = False,
     ) -> None:
@@ -47,8 +55,9 @@ def register(app: typer.Typer) -> None:
             _show(stack, as_json=json)
             return
         stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` means it
+                asyncio.get_running_loop().add_signal_handler(number, stop.set)
         supervisor = Supervisor(
             where,
             kafka_at=kafka,
@@ -57,7 +66,20 @@ def register(app: typer.Typer) -> None:
             bare=bare,
             say=lambda text: None if json else err.print(f"[dim]{text}[/]"),
         )
-        await supervisor.run(lambda stack: _show(stack, as_json=json), stop)
+        shown: list[Stack] = []
+
+        def show(stack: Stack) -> None:
+            _show(stack, as_json=json)
+            shown.append(stack)
+
+        try:
+            await supervisor.run(show, stop)
+        except DeptbusError as exc:
+            if not (json and shown):
+                raise
+            # The one document has been printed; detached, this is in up.log.
+            log.error("stack_ended", code=exc.code, detail=exc.detail)
+            raise typer.Exit(exc.exit_code) from exc
 
     @command(app)
     async def down(home: HomeOption = None, json: Json = False) -> None:
@@ -71,16 +93,15 @@ def register(app: typer.Typer) -> None:
     async def status(home: HomeOption = None, json: Json = False) -> None:
         """Say whether the stack runs and each process is ready."""
         where = Home.find(home)
-        stack = where.stack()
         if stack_running(where) is None:
-            raise Unavailable(
-                Code.STACK_NOT_RUNNING, f"the stack in {where.path} is gone: `deptbus up` starts it again"
-            )
+            raise Unavailable(Code.STACK_NOT_RUNNING, f"no stack runs in {where.path}: start it with `deptbus up`")
+        stack = where.stack()
         ready = {name: await _is_ready(url) for name, url in stack.metrics.items()}
         document = {"ready": ready, "kafka": stack.kafka, "gateways": stack.gateways, "pids": stack.pids}
         emit(document, as_json=json, human=lambda: facts("deptbus", {**ready, "gateway at": ", ".join(stack.gateways)}))
         if not all(ready.values()):
-            raise Unavailable(Code.CHILD_DEAD, "a process is not ready: see its log in " + str(where.logs))
+            err.print(f"A process is not ready: see its log in {where.logs}", markup=False)
+            raise typer.Exit(Unavailable.exit_code)
 
 
 async def start_detached(
@@ -93,28 +114,43 @@ async def start_detached(
     quiet: bool = False,
 ) -> Stack:
     """Runs `deptbus up` in the background; returns once it is ready. Raises what it said when it failed."""
-    home.logs.mkdir(parents=True, exist_ok=True)
-    log = home.logs / "up.log"
     arguments = [sys.executable, "-m", "deploy.cli", "up", "--json", "--home", str(home.path)]
     for name, value in (("--kafka", kafka), ("--postgres", postgres), ("--port", port)):
         arguments += [name, str(value)] if value is not None else []
     arguments += ["--bare"] if bare else []
+    running = stack_running(home)
+    if running is not None:  # before its log is touched
+        raise Misuse(
+            Code.STACK_RUNNING, f"a stack runs in {home.path} already (process {running}): `deptbus down` stops it"
+        )
     if not quiet:
         err.print("[dim]Starting (the first time fetches Kafka, about 20 s)[/]")
-    said = home.logs / "up.json"
-    with said.open("wb") as document, log.open("wb") as noise:
-        process = subprocess.Popen(  # noqa: ASYNC220 - starting takes milliseconds; waiting is below
-            arguments, stdin=subprocess.DEVNULL, stdout=document, stderr=noise, start_new_session=True, cwd=_code()
-        )
+    log = home.logs / "up.log"
+    # Its answer has a password: a file that only we can read, which has no name once it is open.
+    with writable(home.path):
+        home.logs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home.path) as said, log.open("wb") as noise:
+            process = subprocess.Popen(  # noqa: ASYNC220 - starting takes milliseconds; waiting is below
+                arguments, stdin=subprocess.DEVNULL, stdout=said, stderr=noise, start_new_session=True, cwd=_code()
+            )
+            return await _answer(process, said, log)
+
+
+async def _answer(process: subprocess.Popen[bytes], said: IO[bytes], log: Path) -> Stack:
     deadline = time.monotonic() + _DETACH_SECONDS
-    while time.monotonic() < deadline:
-        ended = process.poll()
-        text = said.read_bytes()
-        if text.endswith(b"\n") and b'"error"' not in text:
-            return home.stack()
-        if ended is not None:
-            raise _failed(text, ended, log)
-        await asyncio.sleep(_POLL_SECONDS)
+    try:
+        while time.monotonic() < deadline:
+            ended = process.poll()
+            # `pread`: the child writes at the place that `seek` would move.
+            text = os.pread(said.fileno(), _ANSWER_BYTES, 0)
+            if text.endswith(b"\n") and "error" not in (document := json.loads(text)):
+                return Stack(**document)
+            if ended is not None:
+                raise _failed(text, ended, log)
+            await asyncio.sleep(_POLL_SECONDS)
+    except BaseException:
+        process.terminate()  # nobody will wait for it any more; it stops in order
+        raise
     process.terminate()
     raise Unavailable(Code.CHILD_DEAD, f"the stack was not ready after {_DETACH_SECONDS:.0f} s: see {log}")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bus import envelope, sealing, session
+from bus.opening import open_section
 from bus.outbox import Sealed
 from bus.proof import ProofVerifier
-from bus.subscriber import open_section
 from schemas.item import ItemSchema
 from tests.bench.department import ORIGIN, Department, department
 from tests.bench.measure import Outcome, Said, compare

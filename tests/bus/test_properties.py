@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from bus import audit, disclosure, envelope, hpke, merkle, messages, sealing, session
 from bus.envelope import Claims, Subject
+from bus.opening import decode_section, open_section
 from bus.pki import parse_certificate
 from bus.proof import Proof, ProofVerifier
-from bus.subscriber import decode_section, open_section
 from bus.trust import Trust
 from schemas.avro import wire_codec, wire_schema
 from schemas.errors import Code, DeptbusError, Malformed, Refused

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from bus import audit, disclosure, envelope, hpke, merkle, messages, pseudonyms, sealing, session
+from bus.opening import decode_section, open_section
 from bus.proof import ProofVerifier
-from bus.subscriber import decode_section, open_section
 from bus.trust import Trust
 from schemas.errors import Code, DeptbusError, Malformed, Refused
 from schemas.item import ItemSchema

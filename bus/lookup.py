@@ -1,0 +1,115 @@
+"""The clerk's side of the SDK: look a subject's licences up, or one record, verified and opened in the same call.
+
+A record that does not verify is refused as a whole: nothing unverified is shown to a clerk.
+"""
+
+from __future__ import annotations
+
+import secrets
+from base64 import b64decode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+from bus import envelope
+from bus.client import GatewayClient
+from bus.envelope import Record
+from bus.messages import Read, open_grant
+from bus.opening import OpenedRecord, open_record, schema_of
+from bus.proof import ProofVerifier
+from bus.trust import Trust
+from schemas.catalogue import Catalogue
+from schemas.errors import Code, Malformed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inquiry:
+    """Why somebody looks: the same words that a key request carries, and the audit trail keeps."""
+
+    sections: tuple[str, ...]
+    purpose: str
+    ground: str
+    operator: str
+    citation: str = ""
+    case: str = ""
+    agent: str | None = None
+
+
+async def search(
+    client: GatewayClient,
+    trust: Trust,
+    catalogue: Catalogue,
+    item: str,
+    subject: Mapping[str, str],
+    inquiry: Inquiry,
+    as_of: date | None = None,
+) -> list[OpenedRecord]:
+    """A subject's licences in force today, or as they stood on a day. `subject` is `{kind, id}`.
+
+    Raises `Unavailable`, `Refused`, `Malformed`. Sections that may not be opened are in each record's `refused`.
+    """
+    request = secrets.token_bytes(16)
+    answer = await client.post_json(
+        "/v1/licences:search",
+        {
+            "item": item,
+            "subject": dict(subject),
+            "sections": inquiry.sections,
+            "request": request.hex(),
+            "recipient": client.identity.kem.id.hex(),
+            "purpose": inquiry.purpose,
+            "ground": inquiry.ground,
+            "operator": inquiry.operator,
+            "citation": inquiry.citation,
+            "case": inquiry.case,
+            "agent": inquiry.agent,
+            "as_of": None if as_of is None else as_of.isoformat(),
+        },
+    )
+    if answer["grant"] is None:
+        return []
+    grant, keys = open_grant(b64decode(answer["grant"]), request, client.identity.kem, trust, datetime.now(UTC))
+    results = {result.leaf_hash: result for result in grant.results}
+    opened: list[OpenedRecord] = []
+    for text in answer["records"]:
+        record = envelope.parse(b64decode(text))
+        if record.leaf_hash not in results:
+            raise Malformed(Code.GRANT_INVALID, "the grant does not speak of a record that came with it")
+        verify(record, trust, client.identity.origin)
+        opened.append(open_record(record, schema_of(catalogue, record), results[record.leaf_hash], keys))
+    return opened
+
+
+async def fetch(client: GatewayClient, record: str) -> bytes:
+    """A record's sealed value (Kafka bytes) by its leaf hash in hex, for those that may read its topic."""
+    answer: Any = await client.post_json("/v1/records:show", {"record": record})
+    return b64decode(answer["value"])
+
+
+async def open_one(
+    client: GatewayClient, trust: Trust, catalogue: Catalogue, value: bytes, inquiry: Inquiry
+) -> OpenedRecord:
+    """A sealed value, verified, and opened as far as the gateway allows. Raises as `search`."""
+    record = envelope.parse(value)
+    verify(record, trust, client.identity.origin)
+    there = {name for name, _ in record.claims.sections}
+    grant, keys = await client.keys(
+        trust,
+        [Read(record.claims_bytes, tuple(name for name in inquiry.sections if name in there))],
+        purpose=inquiry.purpose,
+        ground=inquiry.ground,
+        operator=inquiry.operator,
+        citation=inquiry.citation,
+        case=inquiry.case,
+        agent=inquiry.agent,
+    )
+    return open_record(record, schema_of(catalogue, record), grant.results[0], keys)
+
+
+def verify(record: Record, trust: Trust, origin: str) -> None:
+    """The issuer's signature holds, by a certificate that was valid when the record says it was made.
+
+    That time is the issuer's word; that the record is admitted is the gateway's, and stands in its grant.
+    """
+    envelope.verify(record, origin, trust, ProofVerifier(), envelope.made_at(record.claims))

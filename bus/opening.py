@@ -1,0 +1,111 @@
+"""Opening a record with released keys: commitment, padding and encoding checked before a field is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bus import sealing
+from bus.envelope import Claims, Record
+from bus.messages import Result
+from schemas.catalogue import Catalogue
+from schemas.errors import Code, Malformed, Refused
+from schemas.item import ItemSchema
+
+Secrets = Mapping[tuple[bytes, str], bytes]  # by (leaf hash, section), as a grant gives them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedRecord:
+    """The sections that opened, the code of each that was refused, and the audit entry (leaf hash) that says so.
+
+    `salts` and `plains` (padded plaintexts) are what a disclosure to a third party is made of; secrets are not kept.
+    """
+
+    record: Record
+    sections: Mapping[str, Mapping[str, Any]]
+    refused: Mapping[str, Code]
+    salts: Mapping[str, bytes] = field(repr=False)
+    plains: Mapping[str, bytes] = field(repr=False)
+    entry: bytes
+
+    @property
+    def claims(self) -> Claims:
+        return self.record.claims
+
+    @property
+    def item(self) -> str:
+        return self.record.claims.item
+
+    @property
+    def leaf_hash(self) -> bytes:
+        return self.record.leaf_hash
+
+    @property
+    def licence(self) -> bytes:
+        return self.record.claims.licence
+
+    @property
+    def sequence(self) -> int:
+        return self.record.claims.sequence
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The fields of every opened section, together."""
+        return {name: value for section in self.sections.values() for name, value in section.items()}
+
+
+def schema_of(catalogue: Catalogue, record: Record) -> ItemSchema:
+    """The schema that a record's claims name. Raises `Refused` (ITEM_UNKNOWN, SCHEMA_UNKNOWN)."""
+    schema = catalogue.item(record.claims.item).schemas.get(record.claims.schema)
+    if schema is None:
+        raise Refused(Code.SCHEMA_UNKNOWN, f"the catalogue has no such schema of {record.claims.item}")
+    return schema
+
+
+def open_record(record: Record, schema: ItemSchema, result: Result, secrets: Secrets) -> OpenedRecord:
+    """A record as the grant allows. Raises `Malformed` or `Refused` (CONFLICT, GRANT_INVALID, BODY_*, SECTION_*)."""
+    if result.state == "CONFLICT":
+        raise Refused(Code.CONFLICT, "two records claim this place: neither opens until a ruling")
+    sections: dict[str, Mapping[str, Any]] = {}
+    salts: dict[str, bytes] = {}
+    plains: dict[str, bytes] = {}
+    for name, code in result.sections:
+        if code == Code.PERMIT:
+            secret = secrets.get((record.leaf_hash, name))
+            if secret is None:
+                raise Refused(Code.GRANT_INVALID, f"the grant permits section {name} and holds no key for it")
+            sections[name], plains[name] = open_section(schema, record, name, secret)
+            salts[name] = sealing.salt_of(secret)
+    return OpenedRecord(
+        record=record,
+        sections=sections,
+        refused={name: Code(code) for name, code in result.sections if code != Code.PERMIT},
+        salts=salts,
+        plains=plains,
+        entry=result.entry,
+    )
+
+
+def open_section(schema: ItemSchema, record: Record, section: str, secret: bytes) -> tuple[Mapping[str, Any], bytes]:
+    """A section's fields and its padded plaintext. Raises `Malformed`, `Refused`."""
+    for at, (name, commitment) in enumerate(record.claims.sections):
+        if name == section:
+            plain = sealing.open_body(secret, commitment, record.bodies[at])
+            return decode_section(schema, section, plain), plain
+    raise Refused(Code.SECTION_UNKNOWN, f"the record has no section {section}")
+
+
+def decode_section(schema: ItemSchema, section: str, plain: bytes) -> Mapping[str, Any]:
+    """The fields of a padded plaintext. Raises `Malformed` or `Refused` (SECTION_UNKNOWN)."""
+    codec = schema.codecs.get(section)
+    if codec is None:
+        raise Refused(Code.SECTION_UNKNOWN, f"the schema {schema.name} has no section {section}")
+    try:
+        value, used = codec.read(plain, 0)
+    except Malformed as exc:
+        raise Malformed(Code.SECTION_MALFORMED, exc.detail) from exc
+    sealing.check_padding(plain, used)
+    fields: Mapping[str, Any] = value
+    return fields

@@ -1,0 +1,65 @@
+"""`deptbus audit`: who opened what, when and why."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from deploy.commands.options import As, Subject, acting, subject
+from deploy.home import Home, HomeOption
+from deploy.output import Json, command, emit, table
+
+_COLUMNS = ("time", "kind", "consumer", "provider", "item", "purpose", "ground", "permitted", "refused")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    audit = typer.Typer(help="The audit trail (审计).", no_args_is_help=True)
+    app.add_typer(audit, name="audit")
+
+    @command(audit)
+    async def query(
+        department: As,
+        about: Annotated[str | None, Subject.__metadata__[0]] = None,
+        consumer: Annotated[str | None, typer.Option("--consumer", help="Who opened: a name or a credit code.")] = None,
+        provider: Annotated[
+            str | None, typer.Option("--provider", help="Whose record: a name or a credit code.")
+        ] = None,
+        item: Annotated[str | None, typer.Option("--item")] = None,
+        purpose: Annotated[str | None, typer.Option("--purpose")] = None,
+        kind: Annotated[str | None, typer.Option("--kind", help="Decision, Admitted, Voided, Reading, ...")] = None,
+        case: Annotated[str | None, typer.Option("--case")] = None,
+        since: Annotated[str | None, typer.Option("--since", help="RFC 3339, inclusive.")] = None,
+        until: Annotated[str | None, typer.Option("--until", help="RFC 3339, exclusive.")] = None,
+        after: Annotated[int, typer.Option("--after", help="Go on behind this position: the `next` of a page.")] = -1,
+        limit: Annotated[int, typer.Option("--limit", help="At most so many entries, 1 to 1,000.")] = 100,
+        home: HomeOption = None,
+        json: Json = False,
+    ) -> None:
+        """Ask the trail. An auditor reads everything, a department its own entries; the question is logged, too."""
+        where = Home.find(home)
+        body = {
+            "subject": None if about is None else subject(about),
+            "consumer": None if consumer is None else where.uscc_of(consumer),
+            "provider": None if provider is None else where.uscc_of(provider),
+            "item": item,
+            "purpose": purpose,
+            "kind": kind,
+            "case": case,
+            "since": since,
+            "until": until,
+            "after": after,
+            "limit": limit,
+        }
+        async with acting(where, department) as client:
+            page = await client.post_json("/v1/audit/entries:query", body)
+        rows = [[_text(entry[name]) for name in _COLUMNS] for entry in page["entries"]]
+        title = f"{len(rows)} entries (go on with --after {page['next']})"
+        emit(page, as_json=json, human=lambda: table(title, _COLUMNS, rows))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)

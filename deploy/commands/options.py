@@ -1,0 +1,60 @@
+"""What many commands ask for in the same words: which department acts, about whom, for what."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+import typer
+
+from bus.client import GatewayClient
+from bus.trust import Trust
+from bus.trustfeed import TrustFeed
+from deploy.home import Home
+from schemas.errors import Code, Misuse
+
+As = Annotated[str, typer.Option("--as", help="The department that acts: a name of `deptbus org list`.")]
+Item = Annotated[str, typer.Option("--item", help="A catalogue item, such as business-licence.")]
+Sections = Annotated[list[str], typer.Option("--section", help="A section of the item; may be repeated.")]
+Purpose = Annotated[str, typer.Option("--purpose", help="What for: a purpose of consent/purposes.py.")]
+Purposes = Annotated[list[str], typer.Option("--purpose", help="What for; may be repeated.")]
+Ground = Annotated[str, typer.Option("--ground", help="STATUTORY_DUTY (法定职责) or CONSENT (同意).")]
+Operator = Annotated[str, typer.Option("--operator", help="The clerk's id in your own system; it stays in the log.")]
+Citation = Annotated[str, typer.Option("--citation", help="The article that a statutory duty rests on.")]
+Case = Annotated[str, typer.Option("--case", help="The case at hand, by your own reference.")]
+Subject = Annotated[
+    str,
+    typer.Option(
+        "--subject",
+        help="Whom it is about, ORGANISATION:<credit code> or PERSON:<citizen number>; '-' reads that line from stdin, "
+        "so that it stands in no process list and no shell history.",
+    ),
+]
+
+
+def subject(text: str) -> dict[str, str]:
+    """A subject as requests carry it. Raises `Misuse` (the id is not repeated in the sentence)."""
+    kind, mark, number = (sys.stdin.readline() if text == "-" else text).strip().partition(":")
+    if not mark or kind not in ("PERSON", "ORGANISATION", "DEPARTMENT"):
+        raise Misuse(Code.REQUEST_MALFORMED, "--subject is PERSON:<number>, ORGANISATION:<code> or '-' for stdin")
+    return {"kind": kind, "id": number}
+
+
+@asynccontextmanager
+async def acting(home: Home, department: str) -> AsyncIterator[GatewayClient]:
+    """A department's line to the running stack's gateways."""
+    async with GatewayClient(home.identity(department), home.stack().gateways) as client:
+        yield client
+
+
+@asynccontextmanager
+async def trusting(home: Home, department: str) -> AsyncIterator[Trust]:
+    """The certificates as they stand on the bus now."""
+    feed = TrustFeed(Trust(home.identity(department).authority), home.stack().kafka, "command")
+    try:
+        await feed.start()
+        yield feed.trust
+    finally:
+        await feed.stop()
