@@ -1,11 +1,15 @@
 """Opened records into a PostgreSQL table, exactly once: rows and offsets in one transaction.
 
+A row has the fields that opened; what was refused, and why, stands in its column `refused` (`{section: code}`), so that
+an empty field is never taken for a missing value.
+
 The subscriber starts from the sink's own offsets, so a crash between the two cannot be; a record that comes again
 (another batch's retry) is recognised by its leaf hash.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +19,7 @@ import asyncpg
 from bus import db
 from bus.db import postgres_errors
 from bus.subscriber import Opened
-from schemas.errors import Code, Misuse
+from schemas.errors import Code, Malformed, Misuse
 
 TYPES = frozenset({"text", "date", "integer", "bigint", "numeric", "boolean", "timestamptz", "jsonb"})
 _MAX_NAME = 63  # PostgreSQL cuts longer identifiers silently
@@ -40,7 +44,8 @@ class PostgresSink:
         async with postgres_errors("making the sink's tables"):
             await self._connection.execute(
                 f"CREATE TABLE IF NOT EXISTS {self._table} "
-                f"(leaf_hash bytea PRIMARY KEY, licence bytea NOT NULL, sequence bigint NOT NULL{columns});"
+                "(leaf_hash bytea PRIMARY KEY, licence bytea NOT NULL, sequence bigint NOT NULL, "
+                f"refused jsonb NOT NULL{columns});"
                 f"CREATE TABLE IF NOT EXISTS {self._offset_table} "
                 "(topic text, partition integer, next_offset bigint NOT NULL, PRIMARY KEY (topic, partition))"
             )
@@ -60,9 +65,12 @@ class PostgresSink:
         return {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
 
     async def write(self, batch: Sequence[Opened]) -> None:
-        """All of the batch and its offsets, or nothing. Raises `Unavailable`: then the batch is handed over again."""
+        """All of the batch and its offsets, or nothing.
+
+        Raises `Unavailable` (the batch is handed over again) or `Malformed` (a value that the table cannot hold).
+        """
         assert self._connection is not None
-        names = ["leaf_hash", "licence", "sequence", *self._columns]
+        names = ["leaf_hash", "licence", "sequence", "refused", *self._columns]
         places = ", ".join(f"${number}" for number in range(1, len(names) + 1))
         quoted = ", ".join(map(_name, names))
         insert = f"INSERT INTO {self._table} ({quoted}) VALUES ({places}) ON CONFLICT (leaf_hash) DO NOTHING"  # noqa: S608 - quoted by _name
@@ -74,13 +82,20 @@ class PostgresSink:
         for one in batch:
             place = (one.topic, one.partition)
             offsets[place] = max(offsets.get(place, 0), one.offset + 1)
-        async with postgres_errors("writing to the sink"), self._connection.transaction():
-            await self._connection.executemany(insert, [self._row(one) for one in batch])
-            await self._connection.executemany(advance, [(*place, offset) for place, offset in offsets.items()])
+        try:
+            async with postgres_errors("writing to the sink"), self._connection.transaction():
+                await self._connection.executemany(insert, [self._row(one) for one in batch])
+                await self._connection.executemany(advance, [(*place, offset) for place, offset in offsets.items()])
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as exc:
+            # PostgreSQL's own message would repeat the value.
+            raise Malformed(
+                Code.VALUE_INVALID, f"the table cannot hold a record of the batch ({type(exc).__name__})"
+            ) from exc
 
     def _row(self, one: Opened) -> tuple[Any, ...]:
         values = one.values
-        return (one.leaf_hash, one.licence, one.sequence, *(values.get(name) for name in self._columns))
+        refused = json.dumps({name: code.value for name, code in one.refused.items()})
+        return (one.leaf_hash, one.licence, one.sequence, refused, *(values.get(name) for name in self._columns))
 
 
 def _name(name: str) -> str:

@@ -85,6 +85,11 @@ class Home:
         about = self.org_folder(department) / "org.json"
         return self.identity(department).uscc if about.exists() else parse_uscc(department)
 
+    def names(self) -> dict[str, str]:
+        """The departments that joined here: their names by credit code."""
+        folders = sorted((self.path / "orgs").glob("*/org.json"))
+        return {(one := Identity.load(path.parent)).uscc: one.name for path in folders}
+
     def identity(self, name: str) -> Identity:
         """A department that joined here. Raises `Misuse`."""
         folder = self.org_folder(name)

@@ -21,8 +21,9 @@ from schemas.errors import DeptbusError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
-out = Console()
-err = Console(stderr=True)
+_WIDTH = 160  # where no terminal says how wide it is: a log or a pipe
+out = Console(width=None if sys.stdout.isatty() else _WIDTH)
+err = Console(stderr=True, width=None if sys.stderr.isatty() else _WIDTH)
 
 
 def command(app: typer.Typer, *args: Any, **kwargs: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -87,10 +88,29 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     for column in columns:
         made.add_column(column, overflow="fold")
     for row in rows:
-        made.add_row(*(str(cell) for cell in row))
+        made.add_row(*map(plain, row))
     out.print(made)
 
 
 def facts(title: str, values: Mapping[str, Any]) -> None:
     """Names and values for people."""
-    table(title, ("", ""), [(name, value) for name, value in values.items()])
+    made = Table(title=title, title_justify="left", show_header=False)
+    made.add_column(style="bold")
+    made.add_column(overflow="fold")
+    for name, value in values.items():
+        made.add_row(name, plain(value))
+    out.print(made)
+
+
+def plain(value: Any) -> str:
+    """A value as a person reads it: nothing for None, lists and maps without their brackets."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case dict():
+            return "\n".join(f"{key}: {plain(inner)}" for key, inner in value.items())
+        case list() | tuple():
+            return ("\n" if any(isinstance(one, dict) for one in value) else ", ").join(map(plain, value))
+    return str(value)

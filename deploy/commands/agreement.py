@@ -69,7 +69,7 @@ def register(app: typer.Typer) -> None:
         async with acting(Home.find(home), department) as client:
             found = await client.post_json("/v1/agreements:list", {})
         columns = ("id", "provider", "consumer", "item", "sections", "purposes", "state")
-        rows = [[_text(one[name]) for name in columns] for one in found]
+        rows = [[one[name] for name in columns] for one in found]
         emit(found, as_json=json, human=lambda: table("Agreements", columns, rows))
 
     @command(agreement)
@@ -86,9 +86,4 @@ def register(app: typer.Typer) -> None:
 async def _show(where: Home, department: str, path: str, body: dict[str, Any], *, as_json: bool) -> None:
     async with acting(where, department) as client:
         answer = await client.post_json(path, body)
-    rows = {name: _text(value) for name, value in answer.items()}
-    emit(answer, as_json=as_json, human=lambda: facts("Agreement", rows))
-
-
-def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    emit(answer, as_json=as_json, human=lambda: facts("Agreement", answer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ from deploy.commands.options import As, Subject, acting, subject
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, table
 
-_COLUMNS = ("time", "kind", "consumer", "provider", "item", "purpose", "ground", "permitted", "refused")
+_COLUMNS = ("when (UTC)", "kind", "who", "whose", "item", "what for", "ground", "operator", "opened", "refused")
 
 
 def register(app: typer.Typer) -> None:
@@ -54,12 +55,13 @@ def register(app: typer.Typer) -> None:
         }
         async with acting(where, department) as client:
             page = await client.post_json("/v1/audit/entries:query", body)
-        rows = [[_text(entry[name]) for name in _COLUMNS] for entry in page["entries"]]
+        names = where.names()
+        rows = [_row(entry, names) for entry in page["entries"]]
         title = f"{len(rows)} entries (go on with --after {page['next']})"
         emit(page, as_json=json, human=lambda: table(title, _COLUMNS, rows))
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return "" if value is None else str(value)
+def _row(entry: dict[str, Any], names: Mapping[str, str]) -> list[Any]:
+    who, whose = (names.get(entry[side] or "", entry[side]) for side in ("consumer", "provider"))
+    rest = [entry[name] for name in ("item", "purpose", "ground", "operator", "permitted", "refused")]
+    return [entry["time"][:19].replace("T", " "), entry["kind"], who, whose, *rest]

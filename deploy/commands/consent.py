@@ -66,7 +66,7 @@ def register(app: typer.Typer) -> None:
         async with acting(Home.find(home), department) as client:
             found = await client.post_json("/v1/consents:search", {"item": item, "subject": subject(about)})
         columns = ("id", "recipient", "purposes", "sections", "state")
-        rows = [[_text(one[name]) for name in columns] for one in found]
+        rows = [[one[name] for name in columns] for one in found]
         emit(found, as_json=json, human=lambda: table("Consents", columns, rows))
 
     @command(consent)
@@ -77,9 +77,4 @@ def register(app: typer.Typer) -> None:
 
 
 def _emit(one: dict[str, Any], *, as_json: bool) -> None:
-    rows = {name: _text(value) for name, value in one.items()}
-    emit(one, as_json=as_json, human=lambda: facts("Consent", rows))
-
-
-def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    emit(one, as_json=as_json, human=lambda: facts("Consent", one))

@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
         data = _read(file)
         claims = envelope.parse(data).claims if _is_sealed(data) else disclosure.claims_of(data)
         document = {"kind": "sealed" if _is_sealed(data) else "disclosure", **_claims(claims)}
-        emit(document, as_json=json, human=lambda: facts("Record, not verified", _flat(document)))
+        emit(document, as_json=json, human=lambda: facts("Record, not verified", document))
 
     @command(record)
     async def disclose(
@@ -221,13 +221,9 @@ def _opened(one: OpenedRecord) -> dict[str, Any]:
     }
 
 
-def _flat(document: dict[str, Any]) -> dict[str, str]:
-    return {name: "" if value is None else str(value) for name, value in document.items()}
-
-
 def _show_verified(document: dict[str, Any]) -> None:
     for name, values in document["sections"].items():
-        facts(f"Section {name}", _flat(values))
+        facts(f"Section {name}", values)
     issuer = document["issuer"]
     out.print(f"[bold green]Genuine[/]: signed by {issuer['name']} ({issuer['uscc']}), unchanged since.")
     out.print("When it was signed is the issuer's word: no proof from the audit log came with it.")
@@ -238,5 +234,5 @@ def _show_opened(document: list[dict[str, Any]]) -> None:
         out.print("No licence in force. That somebody looked is in the audit trail.")
     for one in document:
         values = {name: value for section in one["sections"].values() for name, value in section.items()}
-        values |= {f"({name})": code for name, code in one["refused"].items()}
-        facts(f"{one['item']}, version {one['sequence']}, record {one['leaf_hash']}", _flat(values))
+        values |= {f"refused: {name}": code for name, code in one["refused"].items()}
+        facts(f"{one['item']}, version {one['sequence']}, record {one['leaf_hash']}", values)

@@ -6,13 +6,12 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
-import asyncpg
 import pytest
 
 from adapters.sink import PostgresSink
 from bus import db
 from bus.subscriber import Opened
-from schemas.errors import Misuse
+from schemas.errors import Malformed, Misuse
 
 TABLE = 'licence "of" 企业; DROP TABLE x'
 
@@ -29,6 +28,7 @@ def opened(number: int, name: str) -> Opened:
         time=datetime.now(UTC),
         salts={},
         plains={},
+        entry=b"",
     )
 
 
@@ -54,7 +54,7 @@ async def test_exactly_once(dsn: str) -> None:
 
 async def test_a_row_that_fails_leaves_nothing_of_its_batch(dsn: str) -> None:
     async with PostgresSink(dsn, TABLE, {"name": "text"}) as sink:
-        with pytest.raises(asyncpg.DataError):
+        with pytest.raises(Malformed, match="VALUE_INVALID"):
             await sink.write([opened(1, "甲"), opened(2, "乙\x00")])
         assert await sink.offsets() == {}
     assert await names(dsn) == []
