@@ -66,6 +66,9 @@ def schema_of(catalogue: Catalogue, record: Record) -> ItemSchema:
 
 def open_record(record: Record, schema: ItemSchema, result: Result, secrets: Secrets) -> OpenedRecord:
     """A record as the grant allows. Raises `Malformed` or `Refused` (CONFLICT, GRANT_INVALID, BODY_*, SECTION_*)."""
+    if result.state == "REFUSED":
+        why = next((Code(code) for _, code in result.sections), Code.NOT_ADMITTED)
+        raise Refused(why, "the recorder refused this record: its issuer is told why")
     if result.state == "CONFLICT":
         raise Refused(Code.CONFLICT, "two records claim this place: neither opens until a ruling")
     sections: dict[str, Mapping[str, Any]] = {}

@@ -22,7 +22,7 @@ from bus.client import GatewayClient
 from bus.envelope import Record
 from bus.identity import Identity
 from bus.kafka import consumer, kafka_errors, partitions_of, producer
-from bus.messages import Grant, Read
+from bus.messages import Grant, Read, Result
 from bus.opening import OpenedRecord, Secrets, open_record, schema_of
 from bus.proof import ProofVerifier
 from bus.topics import apply, dead_letters, retries
@@ -201,8 +201,7 @@ class Subscriber:
                 results = {r.leaf_hash: r for r in grant.results}
                 again = []
                 for one in waiting:
-                    codes = {code for _, code in results[one.record.leaf_hash].sections}
-                    if codes & _RETRIED:
+                    if _is_open(results[one.record.leaf_hash]):
                         again.append(one)
                     else:
                         one.grant = grant
@@ -300,6 +299,13 @@ class Subscriber:
         for tp in partitions:
             reader.seek(tp, self._offsets.get((tp.topic, tp.partition), 0))
         return reader
+
+
+def _is_open(result: Result) -> bool:
+    """Whether a later answer may be another. A read without sections has no code: its state says it."""
+    if result.state in ("WAITING", "REFUSED"):
+        return result.state == "WAITING"
+    return not _RETRIED.isdisjoint(code for _, code in result.sections)
 
 
 async def _reached(reader: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> bool:

@@ -110,6 +110,8 @@ def _refuse_all(item: Item | None, record: RecordFacts, facts: Facts) -> Code | 
         return Code.INDEX_STALE
     if record.state is RecordState.WAITING:
         return Code.NOT_ADMITTED
+    if record.state is RecordState.REFUSED:
+        return record.refusal
     if record.state is RecordState.CONFLICT:
         return Code.CONFLICT
     if item is None or item.name != record.item:

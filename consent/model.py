@@ -54,6 +54,7 @@ class RecordState(StrEnum):
     ADMITTED = "ADMITTED"
     WAITING = "WAITING"
     CONFLICT = "CONFLICT"
+    REFUSED = "REFUSED"
 
 
 _AFTER = {
@@ -153,7 +154,9 @@ class Access:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordFacts:
-    """What the index says of the record at hand. `holders` are the pseudonyms of holder and co-holders."""
+    """What the index says of the record at hand. `holders` are the pseudonyms of holder and co-holders; `refusal` is why
+    a REFUSED one was not admitted.
+    """
 
     state: RecordState
     item: str
@@ -165,6 +168,7 @@ class RecordFacts:
     valid_from: date | None
     valid_until: date | None
     superseded: bool
+    refusal: Code = Code.NOT_ADMITTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

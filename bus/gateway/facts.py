@@ -70,6 +70,7 @@ class Found:
             valid_from=None if row is None else row["valid_from"],
             valid_until=None if row is None else row["valid_until"],
             superseded=row is not None and row["newest"] > row["sequence"],
+            refusal=Code.NOT_ADMITTED if row is None or row["refusal"] is None else Code(row["refusal"]),
         )
         facts = Facts(
             consumer_known=self.consumer_known,
@@ -187,6 +188,8 @@ def _moved(before: Any, after: Any) -> bool:
 def _state(row: Any) -> RecordState:
     if row is None:
         return RecordState.WAITING
+    if row["refusal"] is not None:
+        return RecordState.REFUSED
     return RecordState.CONFLICT if row["conflict"] else RecordState.ADMITTED
 
 

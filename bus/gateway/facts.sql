@@ -4,14 +4,21 @@ SELECT o.suspended, o.auditor,
   FROM (SELECT 1) AS one LEFT JOIN org o ON o.uscc = $1;
 
 -- name: records
--- Admitted, or in conflict; what is in neither is not admitted yet.
+-- Admitted, in conflict, or refused and not sent again since; what is in none is not admitted yet.
 SELECT r.leaf_hash, r.item, r.issuer, r.region, r.licence, r.sequence, r.conflict, l.sequence AS newest, l.status,
-       l.valid_from, l.valid_until
+       l.valid_from, l.valid_until, NULL AS refusal
   FROM record r JOIN licence l ON l.licence = r.licence
  WHERE r.leaf_hash = ANY($1::bytea[])
 UNION ALL
-SELECT c.leaf_hash, '', '', '', ''::bytea, 0, true, 0, 'VALID', NULL, NULL
-  FROM conflict c WHERE c.leaf_hash = ANY($1::bytea[]);
+SELECT c.leaf_hash, '', '', '', ''::bytea, 0, true, 0, 'VALID', NULL, NULL, NULL
+  FROM conflict c WHERE c.leaf_hash = ANY($1::bytea[])
+UNION ALL
+SELECT f.leaf_hash, '', '', '', ''::bytea, 0, false, 0, 'VALID', NULL, NULL, max(f.code)
+  FROM refusal f
+ WHERE f.leaf_hash = ANY($1::bytea[])
+   AND NOT EXISTS (SELECT 1 FROM record r WHERE r.leaf_hash = f.leaf_hash)
+   AND NOT EXISTS (SELECT 1 FROM conflict c WHERE c.leaf_hash = f.leaf_hash)
+ GROUP BY f.leaf_hash;
 
 -- name: agreements
 SELECT id, revision, provider, item, body FROM agreement

@@ -52,11 +52,12 @@ class Checked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A record that is not admitted, and why."""
+    """A record that is not admitted, and why. `leaf_hash` names it if its signature holds."""
 
     arrived: Arrived
     code: Code
     detail: str
+    leaf_hash: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +134,8 @@ def judge(checked: Sequence[Checked], index: Index, catalogue: Catalogue) -> Pla
             _check_schema(one, catalogue)
             _check_powers(one, index, before.get(one.place) or before.get((claims.licence, claims.sequence - 1)))
         except Refused as exc:
-            plan.refused.append(Refusal(arrived=one.arrived, code=exc.code, detail=exc.detail))
+            leaf_hash = one.record.leaf_hash
+            plan.refused.append(Refusal(arrived=one.arrived, code=exc.code, detail=exc.detail, leaf_hash=leaf_hash))
             continue
         seen.add(one.record.leaf_hash)
         taken = (by_leaf.get(one.leaf), "leaf"), (by_sequence.get(one.place), "sequence")

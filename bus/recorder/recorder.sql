@@ -79,6 +79,6 @@ SELECT * FROM unnest($1::bytea[], $2::bytea[]) ON CONFLICT DO NOTHING;
 UPDATE record SET conflict = true WHERE leaf_hash = ANY($1::bytea[]);
 
 -- name: add_refusal
-INSERT INTO refusal (topic, partition, position, code, detail, refused_at)
-SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::text[], $6::timestamptz[])
+INSERT INTO refusal (topic, partition, position, code, detail, refused_at, leaf_hash)
+SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::text[], $6::timestamptz[], $7::bytea[])
 ON CONFLICT DO NOTHING;

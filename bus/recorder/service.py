@@ -247,7 +247,7 @@ class Recorder:
             raise
         except DeptbusError as exc:
             log.warning("session_refused", code=exc.code, detail=exc.detail, offset=record.offset)
-            await _refuse(connection, [(tp.topic, tp.partition, record.offset, exc.code.value, exc.detail, at)])
+            await _refuse(connection, [(tp.topic, tp.partition, record.offset, exc.code.value, exc.detail, at, None)])
             return
         added = await connection.execute(
             SQL["add_session"],
@@ -265,7 +265,7 @@ class Recorder:
             if stands[0]["record"] != found.value:
                 detail = f"a second session of {found.issuer} under the same id"
                 log.warning("session_refused", code=Code.SESSION_DUPLICATE, detail=detail, offset=record.offset)
-                refusal = (tp.topic, tp.partition, record.offset, Code.SESSION_DUPLICATE.value, detail, at)
+                refusal = (tp.topic, tp.partition, record.offset, Code.SESSION_DUPLICATE.value, detail, at, None)
                 await _refuse(connection, [refusal])
 
     async def _index(self, connection: asyncpg.Connection, checked: Sequence[Checked]) -> Index:
@@ -414,7 +414,7 @@ def _record_row(one: Checked, entry: bytes, now: datetime) -> tuple[Any, ...]:
 
 def _refusal_row(refusal: Refusal) -> tuple[Any, ...]:
     a = refusal.arrived
-    return a.topic, a.partition, a.offset, refusal.code.value, refusal.detail, a.time
+    return a.topic, a.partition, a.offset, refusal.code.value, refusal.detail, a.time, refusal.leaf_hash
 
 
 async def _refuse(connection: asyncpg.Connection, rows: Sequence[tuple[Any, ...]]) -> None:

@@ -339,6 +339,10 @@ class World:
             await asyncio.sleep(POLL_SECONDS)
         raise AssertionError(f"not within {seconds:.0f} s")
 
+    async def within(self, work: Awaitable[T], seconds: float = SOON_SECONDS) -> T:
+        """The result, or a failure that says that it hangs."""
+        return await asyncio.wait_for(work, seconds)
+
 
 def fresh_number() -> int:
     return secrets.randbelow(BASE**6)
