@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError
 
 from bus import deadletters, envelope, metrics
 from bus.client import GatewayClient
@@ -165,8 +166,7 @@ class Subscriber:
                 await handler(opened)
         metrics.CONSUMED.labels(outcome="ok").inc(len(opened))
         if self._offsets is None:
-            async with kafka_errors("committing"):
-                await reader.commit({tp: records[-1].offset + 1 for tp, records in polled.items()})
+            await _commit(reader, {tp: records[-1].offset + 1 for tp, records in polled.items()})
 
     def _verify(self, message: Any) -> Record:
         origin = deadletters.origin_of(message)
@@ -306,6 +306,19 @@ def _is_open(result: Result) -> bool:
     if result.state in ("WAITING", "REFUSED"):
         return result.state == "WAITING"
     return not _RETRIED.isdisjoint(code for _, code in result.sections)
+
+
+async def _commit(reader: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]) -> None:
+    """What a rebalance took away meanwhile is not committed: its new owner is handed it again."""
+    ours = {tp: offset for tp, offset in offsets.items() if tp in reader.assignment()}
+    try:
+        async with kafka_errors("committing"):
+            if ours:
+                await reader.commit(ours)
+    except Unavailable as exc:
+        if not isinstance(exc.__cause__, CommitFailedError | IllegalStateError):
+            raise
+        log.info("rebalanced_before_commit")
 
 
 async def _reached(reader: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> bool:

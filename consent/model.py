@@ -154,8 +154,9 @@ class Access:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordFacts:
-    """What the index says of the record at hand. `holders` are the pseudonyms of holder and co-holders; `refusal` is why
-    a REFUSED one was not admitted.
+    """What the index says of the record at hand.
+
+    `holders` are the pseudonyms of holder and co-holders; `refusal` is why a REFUSED record was not admitted.
     """
 
     state: RecordState

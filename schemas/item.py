@@ -81,7 +81,20 @@ class ItemSchema:
         if not values.keys() <= self.fields.keys():
             unknown = sorted(values.keys() - self.fields.keys())
             raise Malformed(Code.VALUE_INVALID, f"{self.name} has no field {', '.join(unknown)}")
-        return {name: codec.encode(values) for name, codec in self.codecs.items()}
+        try:
+            return {name: codec.encode(values) for name, codec in self.codecs.items()}
+        except Malformed as exc:
+            raise Malformed(exc.code, f"{self.name}, field {self._culprit(values)}: {exc.detail}") from exc
+
+    def _culprit(self, values: Mapping[str, Any]) -> str:
+        """The first field whose value its own type does not hold."""
+        schema = json.loads(self.document)
+        for field in schema["fields"]:
+            try:
+                Codec(cut(schema, "field", [field])).encode(values)
+            except Malformed:
+                return str(field["name"])
+        return "unknown"
 
 
 def _field(field: Mapping[str, Any]) -> Field:
