@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ import httpx
 from bus import audit, db, envelope, session
 from bus.audit import Entry
 from bus.client import GatewayClient
+from bus.envelope import Record
 from bus.httpsig import sign
 from bus.identity import Identity
 from bus.kafka import consumer, partitions_of, producer
@@ -91,6 +93,11 @@ class World:
     ) -> None:
         await self.http.aclose()
         self.db.terminate()
+
+    async def reconnect(self) -> None:
+        """After PostgreSQL was away."""
+        self.db.terminate()
+        self.db = await db.connect(self.place.dsn)
 
     # Departments, agreements, consents
 
@@ -251,6 +258,10 @@ class World:
         signed = sign(identity.department, "POST", url, body) if headers is None else dict(headers)
         return await self.http.post(url, content=body, headers=signed)
 
+    async def send_json(self, identity: Identity, path: str, body: Any, gateway: int = 0) -> httpx.Response:
+        """A JSON request, whatever is answered."""
+        return await self.send(identity, json.dumps(body).encode(), gateway=self.place.gateways[gateway], path=path)
+
     async def ask(
         self, identity: Identity, request: KeyRequest, gateway: int = 0
     ) -> tuple[Grant, Mapping[tuple[bytes, str], bytes]]:
@@ -274,11 +285,13 @@ class World:
         assert {name for _, name in secrets_} == {name for name, code in codes.items() if code == Code.PERMIT}
         return list(codes.values())
 
-    def open(self, sealed: Sealed, secrets_: Mapping[tuple[bytes, str], bytes], section: str = "identity") -> Any:
-        """The section's fields, with the secret of the grant."""
-        record = envelope.parse(sealed.value)
+    def open(self, sealed: Sealed, secrets_: Mapping[tuple[bytes, str], bytes]) -> Any:
+        """The identity section's fields, with the secret of the grant."""
+        return self.open_record(envelope.parse(sealed.value), secrets_)
+
+    def open_record(self, record: Record, secrets_: Mapping[tuple[bytes, str], bytes]) -> Any:
         schema = self.catalogue.item(record.claims.item).schema
-        return open_section(schema, record, section, secrets_[record.leaf_hash, section])[0]
+        return open_section(schema, record, "identity", secrets_[record.leaf_hash, "identity"])[0]
 
     def subscriber(self, identity: Identity, group: str, **changed: Any) -> Subscriber:
         wanted = Wanted(
@@ -322,6 +335,16 @@ class World:
         await self.until(there)
         found: list[Any] = await self.db.fetch(f"SELECT * FROM audit_entry WHERE {where} ORDER BY position", *values)
         return found
+
+    async def rowed(self) -> None:
+        """Waits until everything that is on the audit topic now is in rows."""
+        count = len(await self.on_topic(audit.TOPIC))
+
+        async def there() -> bool:
+            rows: int = await self.db.fetchval("SELECT count(*) FROM audit_entry")
+            return rows >= count
+
+        await self.until(there)
 
     async def refusals(self, topic: str, places: Sequence[Any]) -> list[str]:
         """The refusal's code at each place (a produced message's metadata), empty if it was not refused."""
