@@ -90,7 +90,8 @@ def load(path: Path, catalogue: Catalogue) -> Department:
 def _read(name: str, document: dict[str, Any], catalogue: Catalogue) -> Department:
     item = catalogue.item(document.pop("item"))
     source = Source(**{"encoding": "utf-8", "delimiter": ",", "path": ""} | document.pop("source"))
-    if source.format not in FORMATS or source.encoding not in ENCODINGS or len(source.delimiter) != 1:
+    one_character = len(source.delimiter) == 1 and source.delimiter not in '"\r\n\0'
+    if source.format not in FORMATS or source.encoding not in ENCODINGS or not one_character:
         raise ValueError(f"source: format is one of {FORMATS}, encoding one of {ENCODINGS}, delimiter one character")
     fields = tuple(_field(key, value, item.schema.fields) for key, value in document.pop("fields").items())
     issuers = {str(key).removeprefix("default"): str(value) for key, value in document.pop("issuers").items()}
@@ -110,6 +111,8 @@ def _read(name: str, document: dict[str, Any], catalogue: Catalogue) -> Departme
     names = {field.name for field in fields}
     if not {mapping.region, mapping.since} <= names or not set(item.identifying) <= names:
         raise ValueError(f"region, since and {', '.join(item.identifying)} must be mapped fields")
+    if any(field.required is None for field in fields if field.name in (mapping.region, mapping.since)):
+        raise ValueError("region and since name fields that say what a missing one is: required = ...")
     return mapping
 
 

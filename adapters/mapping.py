@@ -6,11 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from adapters import parsers
 from adapters.config import Department, FieldMap
 from adapters.text import damage, trim
+from consent.decide import CHINA
 from schemas.catalogue import Item
 from schemas.errors import Code, Malformed
 
@@ -79,7 +81,7 @@ def map_row(row: Row, header: tuple[str, ...], department: Department, item: Ite
     if fault is not None:
         return Quarantined(line=row.line, column="", reason=fault, cells=row.cells)
     cells = dict(zip(header, row.cells, strict=True))
-    faults = [(found, column) for column, text in cells.items() if (found := damage(text))]
+    faults = [(found, column) for column, text in zip(header, row.cells, strict=True) if (found := damage(text))]
     values: dict[str, Any] = {}
     if not faults:
         for field in department.fields:
@@ -92,16 +94,20 @@ def map_row(row: Row, header: tuple[str, ...], department: Department, item: Ite
             item.validate(values)
         except Malformed as exc:
             faults.append((exc.code if exc.code in _RANK else Code.VALUE_INVALID, exc.detail))
+    if not faults and values[department.since] > datetime.now(CHINA).date():
+        faults.append((Code.DATE_INVALID, department.since))  # nothing was issued on a day to come
     if faults:
         reason, column = min(faults, key=lambda fault: _RANK[fault[0]])
         return Quarantined(line=row.line, column=column, reason=reason, cells=row.cells)
     return Accepted(line=row.line, values=values, region=values[department.region], digest=state_digest(values))
 
 
+_ENCODER = json.JSONEncoder(default=str, ensure_ascii=False, separators=(",", ":"))
+
+
 def state_digest(values: Mapping[str, Any]) -> bytes:
     """SHA-256 of the values in a fixed order: what 'the same state of a licence' means."""
-    text = json.dumps(dict(sorted(values.items())), default=str, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).digest()
+    return hashlib.sha256(_ENCODER.encode(dict(sorted(values.items()))).encode()).digest()
 
 
 def _read(field: FieldMap, cells: Mapping[str, str]) -> dict[str, Any]:
