@@ -5,6 +5,7 @@ Every request under `/v1` is signed. Refusals are JSON `{code, detail}` with the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -32,6 +33,9 @@ _STATUS = {
     Code.NOT_FOUND: 404,
     Code.STATE_INVALID: 409,
 }
+
+# msgspec names the path and the expected type, but quotes a field that it does not know and what is none of an enum.
+_ECHO = re.compile(r"(unknown field|enum value) .*?(?=(?: - at `[^`]*`)?\Z)", re.DOTALL)
 
 log = structlog.get_logger()
 
@@ -126,8 +130,7 @@ def _decode(body: bytes, body_type: Any) -> Any:
     try:
         return msgspec.json.decode(body, type=body_type)
     except (msgspec.ValidationError, msgspec.DecodeError) as exc:
-        # msgspec names the path and the expected type, not the value.
-        raise Malformed(Code.REQUEST_MALFORMED, f"body: {exc}") from exc
+        raise Malformed(Code.REQUEST_MALFORMED, "body: " + _ECHO.sub(r"\1", str(exc))) from exc
 
 
 def _hash(text: str) -> bytes:

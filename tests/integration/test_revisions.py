@@ -1,0 +1,75 @@
+"""Rules in the trail: what opens is logged before it counts, what closes counts at once and is logged without fail."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from bus import audit
+from bus.gateway.revisions import rule_hash
+from consent.model import Agreement, Consent
+from schemas.errors import Code
+from tests.faults.plant import Plant, kill
+from tests.integration.bus import World, fresh_firm
+
+BACK_SECONDS = 60.0
+
+
+async def test_every_revision_is_in_the_trail_with_its_hash(world: World) -> None:
+    """An agreement made and ended, a consent given and withdrawn: four entries, found by party and by subject."""
+    parties = await world.parties()
+    values = fresh_firm()
+    consent = await world.consent(parties, values)
+    await world.withdraw(parties, consent)
+    ended = await world.post(parties.consumer, "/v1/agreements:end", {"id": parties.agreement["id"]})
+    rows = await world.rows("kind = 'Revision' AND consumer = $1", parties.consumer.uscc, count=4)
+    entries = {e.leaf_hash: e for e in await world.logged("Revision")}
+    bodies = [entries[row["leaf_hash"]].body for row in rows]
+    assert [(b["kind"], b["revision"], b["state"]) for b in bodies] == [
+        ("agreement", 1, "ACTIVE"),
+        ("consent", 1, "ACTIVE"),
+        ("consent", 2, "WITHDRAWN"),
+        ("agreement", 2, "TERMINATED"),
+    ]
+    made, given = Agreement.from_json(parties.agreement), Consent.from_json(consent)
+    assert [b["hash"] for b in bodies[:2]] == [rule_hash(made), rule_hash(given)]
+    assert bodies[3]["hash"] == rule_hash(Agreement.from_json(ended))
+    assert bodies[3]["author"] == parties.consumer.uscc
+    auditor = await world.join(auditor=True)
+    query = {"subject": {"kind": "ORGANISATION", "id": values["uscc"]}, "kind": "Revision"}
+    page = await world.post(auditor, "/v1/audit/entries:query", query)
+    assert len(page["entries"]) == 2
+
+
+async def test_without_the_log_nothing_is_given_and_everything_can_be_withdrawn(killable: World, plant: Plant) -> None:
+    """Kafka is away: a consent can't be recorded, a withdrawal counts, and its entry follows when Kafka is back."""
+    parties = await killable.parties()
+    consent = await killable.consent(parties, fresh_firm())
+    kill(plant.children["kafka"])
+    try:
+        body = {
+            "subject": {"kind": "ORGANISATION", "id": fresh_firm()["uscc"]},
+            "recipient": parties.consumer.uscc,
+            "item": "business-licence",
+            "purposes": ["tax-registration"],
+            "sections": ["identity"],
+            "valid_from": "2020-01-01",
+        }
+        refused = await killable.send_json(parties.provider, "/v1/consents", {"consents": [body]})
+        assert (refused.status_code, refused.json()["code"]) == (503, Code.KAFKA_UNAVAILABLE)
+        begun = time.monotonic()
+        answer = await killable.send_json(parties.provider, "/v1/consents:withdraw", {"id": consent["id"]})
+        assert answer.status_code == 200
+        assert time.monotonic() - begun < 30
+        stored = await killable.db.fetch("SELECT body FROM consent WHERE recipient = $1", parties.consumer.uscc)
+        assert [json.loads(row["body"])["state"] for row in stored] == ["WITHDRAWN"]
+    finally:
+        await plant.start("kafka")
+    where = "SELECT value FROM audit_entry WHERE kind = 'Revision' AND consumer = $1"
+
+    async def logged() -> bool:
+        rows = await killable.db.fetch(where, parties.consumer.uscc)
+        return "WITHDRAWN" in {audit.parse(row["value"])[0].body["state"] for row in rows}
+
+    await killable.until(logged, BACK_SECONDS)
+    assert await killable.db.fetchval("SELECT count(*) FROM revision_outbox") == 0
