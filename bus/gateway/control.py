@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -14,6 +14,8 @@ import asyncpg
 import msgspec
 
 from bus.db import queries
+from bus.gateway import revisions
+from bus.gateway.revisions import Rule
 from consent.model import Agreement, AgreementState, Consent, ConsentState, Ground, Status
 from consent.purposes import PURPOSES
 from schemas.catalogue import Catalogue, Item
@@ -24,6 +26,8 @@ DEFAULT_MAX_AGE = 24 * 3600
 MAX_LIST = 64
 
 SQL = queries(Path(__file__).with_name("control.sql"))
+
+Entry = Callable[[Rule], Sequence[bytes]]
 
 
 class AgreementBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -85,10 +89,10 @@ async def orgs(connection: asyncpg.Connection) -> list[dict[str, Any]]:
     return [dict(row) for row in await connection.fetch(SQL["orgs"])]
 
 
-async def create_agreement(
+async def make_agreement(
     connection: asyncpg.Connection, catalogue: Catalogue, caller: str, body: AgreementBody
 ) -> Agreement:
-    """An agreement that `caller`, an issuer of the item, makes with a consumer. In force at once."""
+    """An agreement that `caller`, an issuer of the item, makes with a consumer. Checked, not stored yet."""
     item = catalogue.item(body.item)
     _check_names(item, body.sections, body.purposes)
     if body.sections == [] or not body.grounds:
@@ -102,7 +106,7 @@ async def create_agreement(
     if not await connection.fetchval(SQL["issues"], item.name, caller):
         raise Refused(Code.REQUEST_FORBIDDEN, f"{caller} does not issue {item.name}: only its issuer shares it")
     await _check_known(connection, body.consumer)
-    agreement = Agreement(
+    return Agreement(
         id=uuid4(),
         revision=1,
         provider=caller,
@@ -121,6 +125,10 @@ async def create_agreement(
         superseded=body.superseded,
         state=AgreementState.ACTIVE,
     )
+
+
+async def store_agreement(connection: asyncpg.Connection, agreement: Agreement) -> None:
+    """In force when it returns."""
     await connection.execute(
         SQL["put_agreement"],
         agreement.id,
@@ -131,11 +139,13 @@ async def create_agreement(
         agreement.state.value,
         json.dumps(agreement.to_json()),
     )
-    return agreement
 
 
-async def end_agreement(connection: asyncpg.Connection, caller: str, agreement_id: UUID) -> Agreement:
-    """Either party ends it. Ended twice is refused, so that nobody believes to have ended it first."""
+async def end_agreement(connection: asyncpg.Connection, caller: str, agreement_id: UUID, entry: Entry) -> Agreement:
+    """Either party ends it. Ended twice is refused, so that nobody believes to have ended it first.
+
+    `entry` makes the log values that are kept in the same transaction.
+    """
     async with connection.transaction():
         body = await connection.fetchval(SQL["lock_agreement"], agreement_id)
         agreement = None if body is None else Agreement.from_json(json.loads(body))
@@ -147,6 +157,7 @@ async def end_agreement(connection: asyncpg.Connection, caller: str, agreement_i
         await connection.execute(
             SQL["change_agreement"], ended.id, ended.revision, ended.state.value, json.dumps(ended.to_json())
         )
+        await revisions.keep(connection, entry(ended))
     return ended
 
 
@@ -158,10 +169,10 @@ async def agreements(connection: asyncpg.Connection, caller: str, agreement_id: 
     return [Agreement.from_json(json.loads(row["body"])) for row in rows]
 
 
-async def create_consents(
+async def make_consents(
     connection: asyncpg.Connection, catalogue: Catalogue, caller: str, bodies: Sequence[tuple[ConsentBody, bytes]]
 ) -> list[Consent]:
-    """Records consents `(body, subject's pseudonym)`, all or none."""
+    """Consents from `(body, subject's pseudonym)`. Checked, not stored yet."""
     made = []
     for body, pseudonym in bodies:
         item = catalogue.item(body.item)
@@ -193,16 +204,22 @@ async def create_consents(
                 state=ConsentState.ACTIVE,
             )
         )
-    rows = [(c.id, c.revision, c.subject, c.recipient, c.item, c.state.value, json.dumps(c.to_json())) for c in made]
-    async with connection.transaction():
-        await connection.executemany(SQL["put_consent"], rows)
     return made
 
 
-async def withdraw_consent(connection: asyncpg.Connection, caller: str, consent_id: UUID) -> Consent:
-    """Withdrawal is as easy as giving (PIPL art.
+async def store_consents(connection: asyncpg.Connection, consents: Sequence[Consent]) -> None:
+    """In force when it returns, all or none."""
+    rows = [
+        (c.id, c.revision, c.subject, c.recipient, c.item, c.state.value, json.dumps(c.to_json())) for c in consents
+    ]
+    async with connection.transaction():
+        await connection.executemany(SQL["put_consent"], rows)
 
-    15): who recorded it, its recipient or an issuer of the item takes it.
+
+async def withdraw_consent(connection: asyncpg.Connection, caller: str, consent_id: UUID, entry: Entry) -> Consent:
+    """Withdrawal is as easy as giving (PIPL art. 15): who recorded it, its recipient or an issuer of the item takes it.
+
+    `entry` makes the log values that are kept in the same transaction.
     """
     async with connection.transaction():
         body = await connection.fetchval(SQL["lock_consent"], consent_id)
@@ -219,6 +236,7 @@ async def withdraw_consent(connection: asyncpg.Connection, caller: str, consent_
             withdrawn.state.value,
             json.dumps(withdrawn.to_json()),
         )
+        await revisions.keep(connection, entry(withdrawn))
     return withdrawn
 
 

@@ -27,6 +27,7 @@ from bus.gateway.control import AgreementBody, ConsentBody, SubjectBody
 from bus.gateway.keyring import Keyring
 from bus.gateway.reading import EntriesBody
 from bus.gateway.release import Releases
+from bus.gateway.revisions import Revisions, Rule
 from bus.gateway.sessions import SessionKeys
 from bus.httpsig import Signed
 from bus.kafka import bounded, kafka_errors, producer
@@ -113,6 +114,7 @@ class Gateway:
         self._pool: asyncpg.Pool | None = None
         self._producer: AIOKafkaProducer | None = None
         self.releases: Releases
+        self.revisions: Revisions
 
     async def __aenter__(self) -> Self:
         try:
@@ -132,6 +134,7 @@ class Gateway:
             log=self._producer,
             keys=self._sessions,
         )
+        self.revisions = Revisions(self._keyring.signer, self._origin, self.releases.append)
         return self
 
     async def __aexit__(
@@ -146,6 +149,7 @@ class Gateway:
             tasks.create_task(self._feed.follow())
             tasks.create_task(self._sessions.sweep(self._pool))
             tasks.create_task(self._keep_kem())
+            tasks.create_task(self.revisions.sweep(self._pool))
 
     async def check(self) -> None:
         """Raises `Unavailable` unless Kafka and PostgreSQL answer within five seconds."""
@@ -172,7 +176,9 @@ class Gateway:
 
     async def create_agreement(self, signed: Signed, body: AgreementBody) -> Any:
         async with self._connection("storing an agreement") as connection:
-            made = await control.create_agreement(connection, self._catalogue, signed.caller.uscc, body)
+            made = await control.make_agreement(connection, self._catalogue, signed.caller.uscc, body)
+            await self.revisions.log(signed, [made])
+            await control.store_agreement(connection, made)
         await self._announce("agreement", made)
         return made.to_json()
 
@@ -186,7 +192,8 @@ class Gateway:
 
     async def end_agreement(self, signed: Signed, body: IdBody) -> Any:
         async with self._connection("ending an agreement") as connection:
-            ended = await control.end_agreement(connection, signed.caller.uscc, body.id)
+            ended = await control.end_agreement(connection, signed.caller.uscc, body.id, self._entry(signed))
+            await self._flush_revisions(connection)
         await self._announce("agreement", ended)
         return ended.to_json()
 
@@ -195,7 +202,9 @@ class Gateway:
             raise Malformed(Code.REQUEST_TOO_LARGE, f"1 to {MAX_CONSENTS} consents at once")
         bodies = [(one, self._pseudonym(one.item, one.subject)) for one in body.consents]
         async with self._connection("storing consents") as connection:
-            made = await control.create_consents(connection, self._catalogue, signed.caller.uscc, bodies)
+            made = await control.make_consents(connection, self._catalogue, signed.caller.uscc, bodies)
+            await self.revisions.log(signed, made)
+            await control.store_consents(connection, made)
         await self._announce("consent", *made)
         return [one.to_json() for one in made]
 
@@ -211,7 +220,8 @@ class Gateway:
 
     async def withdraw_consent(self, signed: Signed, body: IdBody) -> Any:
         async with self._connection("withdrawing a consent") as connection:
-            withdrawn = await control.withdraw_consent(connection, signed.caller.uscc, body.id)
+            withdrawn = await control.withdraw_consent(connection, signed.caller.uscc, body.id, self._entry(signed))
+            await self._flush_revisions(connection)
         await self._announce("consent", withdrawn)
         return withdrawn.to_json()
 
@@ -294,17 +304,32 @@ class Gateway:
         values = audit.log_values(self._keyring.signer, self._origin, group, [("Reading", body)], datetime.now(UTC))
         await self.releases.append(values)
 
+    def _entry(self, signed: Signed) -> Callable[[Rule], list[bytes]]:
+        return lambda rule: self.revisions.entries(signed, [rule])
+
+    async def _flush_revisions(self, connection: asyncpg.Connection) -> None:
+        """Now if the log is there; else the sweep does it: what was withdrawn stays withdrawn."""
+        try:
+            await self.revisions.flush(connection)
+        except Unavailable as exc:
+            log.warning("revisions_delayed", code=exc.code)
+
     async def _announce(self, kind: str, *documents: Any) -> None:
         """Copies for others on `consent.records`; the database is what decides. A Kafka that is away delays nothing."""
         assert self._producer is not None
-        for document in documents:
-            value = msgspec.json.encode({"kind": kind, **document.to_json()})
-            try:
-                async with kafka_errors("announcing"), asyncio.timeout(CHECK_SECONDS):
-                    await self._producer.send_and_wait("consent.records", value, key=document.id.bytes)
-            except Unavailable as exc:
-                log.warning("announcement_lost", code=exc.code, kind=kind)
-                return
+        try:
+            async with kafka_errors("announcing"), asyncio.timeout(CHECK_SECONDS):
+                sent = [
+                    await self._producer.send(
+                        "consent.records",
+                        msgspec.json.encode({"kind": kind, **document.to_json()}),
+                        key=document.id.bytes,
+                    )
+                    for document in documents
+                ]
+                await asyncio.gather(*sent)
+        except Unavailable as exc:
+            log.warning("announcement_lost", code=exc.code, kind=kind)
 
     async def _keep_kem(self) -> None:
         while True:
