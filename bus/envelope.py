@@ -92,32 +92,32 @@ class Record:
 def encode_prefix(claims: Claims) -> bytes:
     """The encoding of the claims up to, without, `sections`."""
     return _PREFIX.encode(
-        {
-            "format": FORMAT,
-            "suite": SUITE,
-            "record": claims.record.bytes,
-            "item": claims.item,
-            "schema": claims.schema,
-            "operation": claims.operation,
-            "issuer": claims.issuer,
-            "subjects": [{"role": s.role, "kind": s.kind, "pseudonym": s.pseudonym} for s in claims.subjects],
-            "licence": claims.licence,
-            "pseudonyms": claims.pseudonyms,
-            "sequence": claims.sequence,
-            "occurred_at": claims.occurred_at,
-            "valid_from": claims.valid_from,
-            "valid_until": claims.valid_until,
-            "region": claims.region,
-            "parents": claims.parents,
-            "session": claims.session,
-            "leaf": claims.leaf,
-        }
+        (
+            FORMAT,
+            SUITE,
+            claims.record.bytes,
+            claims.item,
+            claims.schema,
+            claims.operation,
+            claims.issuer,
+            [(s.role, s.kind, s.pseudonym) for s in claims.subjects],
+            claims.licence,
+            claims.pseudonyms,
+            claims.sequence,
+            claims.occurred_at,
+            claims.valid_from,
+            claims.valid_until,
+            claims.region,
+            claims.parents,
+            claims.session,
+            claims.leaf,
+        )
     )
 
 
 def encode_sections(sections: Sequence[tuple[str, bytes]]) -> bytes:
     """The encoding of the claims' last field."""
-    return _SECTIONS.encode([{"name": name, "commitment": commitment} for name, commitment in sections])
+    return _SECTIONS.encode(sections)
 
 
 def encode_value(schema_id: int, claims_bytes: bytes, bodies: Sequence[bytes], proof: Proof) -> bytes:
@@ -232,22 +232,22 @@ def check_claims(claims: Claims) -> None:
     """Ranges and forms of the claims. Raises `Malformed` (CLAIMS_INVALID, or the issuer's USCC_*)."""
     names = [name for name, _ in claims.sections]
     erased = claims.operation == "ERASED"
+    # One expression: every record passes here twice or more, and all is well with nearly each.
     broken = (
-        ("item", not _NAME.match(claims.item)),
-        ("sections", len(names) > MAX_LIST or len(set(names)) != len(names) or not all(map(_NAME.match, names))),
-        ("sections of ERASED", erased and bool(names or claims.subjects)),
-        ("subjects", len(claims.subjects) > MAX_LIST),
-        ("parents", len(claims.parents) > MAX_LIST),
-        ("region", not _REGION.match(claims.region)),
-        ("sequence", not 1 <= claims.sequence <= MAX_SEQUENCE),
-        ("pseudonyms", claims.pseudonyms < 1),
-        ("leaf", not 0 <= claims.leaf < MAX_LEAVES),
-        ("record", claims.record.version != 7),
-        ("validity", _ends_before_it_starts(claims)),
+        (not _NAME.match(claims.item) and "item")
+        or ((len(names) > MAX_LIST or len(set(names)) != len(names) or not all(map(_NAME.match, names))) and "sections")
+        or (erased and (names or claims.subjects) and "sections of ERASED")
+        or (len(claims.subjects) > MAX_LIST and "subjects")
+        or (len(claims.parents) > MAX_LIST and "parents")
+        or (not _REGION.match(claims.region) and "region")
+        or (not 1 <= claims.sequence <= MAX_SEQUENCE and "sequence")
+        or (claims.pseudonyms < 1 and "pseudonyms")
+        or (not 0 <= claims.leaf < MAX_LEAVES and "leaf")
+        or (claims.record.version != 7 and "record")
+        or (_ends_before_it_starts(claims) and "validity")
     )
-    for name, is_broken in broken:
-        if is_broken:
-            raise Malformed(Code.CLAIMS_INVALID, f"claims: {name} is out of its range")
+    if broken:
+        raise Malformed(Code.CLAIMS_INVALID, f"claims: {broken} is out of its range")
     parse_uscc(claims.issuer)
 
 

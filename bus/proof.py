@@ -42,14 +42,9 @@ class Proof:
     signer: bytes
     signature: bytes
 
-    def to_avro(self) -> dict[str, Any]:
-        return {
-            "index": self.index,
-            "size": self.size,
-            "path": self.path,
-            "signer": self.signer,
-            "signature": self.signature,
-        }
+    def to_avro(self) -> tuple[int, int, tuple[bytes, ...], bytes, bytes]:
+        """The fields in the schema's order, as the codec takes them."""
+        return self.index, self.size, self.path, self.signer, self.signature
 
     @classmethod
     def from_avro(cls, value: dict[str, Any]) -> Proof:

@@ -16,8 +16,7 @@ from typing import Any
 import fastavro
 
 from schemas.errors import Code, Malformed
-
-_INT32 = "deptbus-int32"
+from schemas.writing import INT32, compiled
 
 
 def _int32(value: Any, schema: Any = None, reader_schema: Any = None) -> Any:
@@ -28,21 +27,30 @@ def _int32(value: Any, schema: Any = None, reader_schema: Any = None) -> Any:
 
 
 # Takes effect only where a schema says so, and only `Codec` makes it say so.
-fastavro.read.LOGICAL_READERS[f"int-{_INT32}"] = _int32
-fastavro.write.LOGICAL_WRITERS[f"int-{_INT32}"] = _int32
+fastavro.read.LOGICAL_READERS[f"int-{INT32}"] = _int32
+fastavro.write.LOGICAL_WRITERS[f"int-{INT32}"] = _int32
 
 
 class Codec:
     """Encodes and strictly decodes one Avro type."""
 
-    __slots__ = ("_schema", "name")
+    __slots__ = ("_schema", "_write", "name")
 
     def __init__(self, schema: Any, *, name: str = "value") -> None:
         self._schema = fastavro.parse_schema(_bounded(schema), _force=True)
+        self._write = compiled(self._schema) or self._library
         self.name = name
 
     def encode(self, value: Any) -> bytes:
         """The canonical encoding. Raises `Malformed` (VALUE_INVALID) for a value that the type does not hold."""
+        try:
+            return self._write(value)
+        except Malformed:
+            raise
+        except Exception:  # not a plain value: the library takes or refuses it
+            return self._library(value)
+
+    def _library(self, value: Any) -> bytes:
         out = BytesIO()
         try:
             fastavro.schemaless_writer(out, self._schema, value)
@@ -122,9 +130,9 @@ def named_types(node: Any) -> Iterator[Mapping[str, Any]]:
 def _bounded(node: Any) -> Any:
     """The schema with every plain `int` held to 32 bits."""
     if node == "int":
-        return {"type": "int", "logicalType": _INT32}
+        return {"type": "int", "logicalType": INT32}
     if isinstance(node, dict) and node.get("type") == "int" and "name" not in node:
-        return {"logicalType": _INT32, **node}  # a date keeps its own, narrower range
+        return {"logicalType": INT32, **node}  # a date keeps its own, narrower range
     if isinstance(node, list):
         return [_bounded(part) for part in node]
     if isinstance(node, dict):
