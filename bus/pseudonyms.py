@@ -5,11 +5,13 @@ The root key stays with gateways; a department holds the key of the items that i
 
 from __future__ import annotations
 
-import hmac
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
-from bus.sealing import expand
+from cryptography.hazmat.primitives.hmac import HMAC
+
+from bus.sealing import digest, expand, keyed
 from schemas.errors import Code, Malformed
 
 
@@ -20,7 +22,7 @@ def item_key(root: bytes, item: str, generation: int) -> bytes:
 
 def subject(key: bytes, kind: str, canonical_id: str) -> bytes:
     """A subject's pseudonym, 32 bytes. `kind` is PERSON, ORGANISATION, DEPARTMENT, PLACE or LOT."""
-    return hmac.digest(key, f"subject\n{kind}\n{canonical_id}".encode(), "sha256")
+    return digest(_keyed(key), f"subject\n{kind}\n{canonical_id}".encode())
 
 
 def licence(key: bytes, identifying: Sequence[str]) -> bytes:
@@ -32,4 +34,9 @@ def licence(key: bytes, identifying: Sequence[str]) -> bytes:
     for value in identifying:
         if not value or not unicodedata.is_normalized("NFC", value) or not value.isprintable():
             raise Malformed(Code.VALUE_INVALID, "an identifying field is empty, not NFC, or holds control characters")
-    return hmac.digest(key, ("licence\n" + "\n".join(identifying)).encode(), "sha256")
+    return digest(_keyed(key), ("licence\n" + "\n".join(identifying)).encode())
+
+
+@lru_cache(maxsize=64)  # an item's key serves each of its records: taken in once, a pseudonym costs a third
+def _keyed(key: bytes) -> HMAC:
+    return keyed(key)

@@ -104,13 +104,15 @@ class Sealer:
         prepared = [self._prepare(draft) for draft in drafts]
         first = self._next_leaf
         self._next_leaf += len(prepared)  # spent from here on, sent or not
-        made = [self._seal_one(*one, first + at) for at, one in enumerate(prepared)]
+        records = record_ids(len(prepared))
+        made = [self._seal_one(*one, first + at, records[at]) for at, one in enumerate(prepared)]
         origin = batch_origin(self._identity.origin, self._identity.uscc, self._session.session, first)
         leaves = [merkle.leaf_hash(claims_bytes) for _, claims_bytes, _ in made]
         proofs = sign_batch(self._identity.record, origin, leaves)
+        spans = secrets.token_hex(8 * len(made))
         return [
-            self._sealed(claims, leaf, encode_value(SCHEMA_ID, claims_bytes, bodies, proof))
-            for (claims, claims_bytes, bodies), leaf, proof in zip(made, leaves, proofs, strict=True)
+            _sealed(claims, leaf, encode_value(SCHEMA_ID, claims_bytes, bodies, proof), spans[16 * at : 16 * at + 16])
+            for at, ((claims, claims_bytes, bodies), leaf, proof) in enumerate(zip(made, leaves, proofs, strict=True))
         ]
 
     def reference(self, values: Mapping[str, Any], generation: int | None = None) -> bytes:
@@ -140,10 +142,11 @@ class Sealer:
         subjects: tuple[Subject, ...],
         sections: Mapping[str, bytes],
         leaf: int,
+        record: UUID,
     ) -> tuple[Claims, bytes, list[bytes]]:
         assert self._session is not None
         claims = Claims(
-            record=uuid7(),
+            record=record,
             item=self._item.name,
             schema=self._item.schema.digest,
             operation=draft.operation.value,
@@ -171,40 +174,46 @@ class Sealer:
             bodies.append(body)
         return claims, prefix + encode_sections(commitments), bodies
 
-    def _sealed(self, claims: Claims, leaf_hash: bytes, value: bytes) -> Sealed:
-        if len(value) > MAX_VALUE_BYTES:
-            raise Malformed(Code.RECORD_TOO_LARGE, f"the record has {len(value)} bytes; at most {MAX_VALUE_BYTES}")
-        return Sealed(
-            topic=f"licence.{claims.item}",
-            key=claims.licence,
-            value=value,
-            headers=_headers(claims),
-            leaf_hash=leaf_hash,
-            licence=claims.licence,
-            sequence=claims.sequence,
-            record=claims.record,
-        )
+
+def _sealed(claims: Claims, leaf_hash: bytes, value: bytes, span: str) -> Sealed:
+    if len(value) > MAX_VALUE_BYTES:
+        raise Malformed(Code.RECORD_TOO_LARGE, f"the record has {len(value)} bytes; at most {MAX_VALUE_BYTES}")
+    return Sealed(
+        topic=f"licence.{claims.item}",
+        key=claims.licence,
+        value=value,
+        headers=_headers(claims, span),
+        leaf_hash=leaf_hash,
+        licence=claims.licence,
+        sequence=claims.sequence,
+        record=claims.record,
+    )
 
 
-def _headers(claims: Claims) -> tuple[tuple[str, bytes], ...]:
+def _headers(claims: Claims, span: str) -> tuple[tuple[str, bytes], ...]:
     """CloudEvents 1.0, Kafka binary mode, and W3C trace context. Hints: nothing is decided by them.
 
     The trace id is the record id, so that an audit entry leads back to the publisher without a header being trusted.
     """
+    record = claims.record.hex
+    time = claims.occurred_at.astimezone(UTC).isoformat(timespec="microseconds")[:26]
     return (
         ("ce_specversion", b"1.0"),
-        ("ce_id", str(claims.record).encode()),
+        ("ce_id", f"{record[:8]}-{record[8:12]}-{record[12:16]}-{record[16:20]}-{record[20:]}".encode()),
         ("ce_source", f"urn:deptbus:{claims.issuer}".encode()),
         ("ce_type", f"{claims.item}.{claims.operation}".encode()),
-        ("ce_time", claims.occurred_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode()),
+        ("ce_time", f"{time}Z".encode()),
         ("ce_dataschema", f"urn:deptbus:schema:{claims.schema.hex()}".encode()),
         ("content-type", b"application/avro"),
-        ("traceparent", f"00-{claims.record.hex}-{secrets.token_hex(8)}-01".encode()),
+        ("traceparent", f"00-{record}-{span}-01".encode()),
     )
 
 
-def uuid7() -> UUID:
-    """A time-ordered UUID (RFC 9562 §5.7): 48 bits of milliseconds, 74 random bits."""
-    stamp = (time.time_ns() // 1_000_000) << 80
-    value = stamp | secrets.randbits(80)
-    return UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
+def record_ids(count: int) -> list[UUID]:
+    """Time-ordered UUIDs (RFC 9562 §5.7) of one moment: 48 bits of milliseconds, 74 random bits each."""
+    base = (time.time_ns() // 1_000_000) << 80 | 0x7 << 76 | 0x2 << 62
+    random = secrets.token_bytes(10 * count)
+    return [
+        UUID(int=base | int.from_bytes(random[at : at + 10]) & ~(0xF << 76 | 0x3 << 62))
+        for at in range(0, 10 * count, 10)
+    ]

@@ -11,12 +11,16 @@ from hashlib import sha256
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 
 from schemas.errors import Code, Malformed, Refused
 
 LEAF_BITS = 16
 MAX_LEAVES = 1 << LEAF_BITS
 PAD_TO = 64  # hides the length of names and amounts; a licence's section is 100 to 600 bytes
+_SHA256 = SHA256()
+_SALT = b"deptbus/1 salt\x01"  # Expand's one block
 _NONCE = bytes(12)  # each key encrypts once: it is derived from the commitment of its only plaintext
 
 
@@ -28,6 +32,18 @@ def expand(key: bytes, info: bytes) -> bytes:
 def section_root(session_secret: bytes, section: str) -> bytes:
     """`R`, the root of a section's tree of leaf keys."""
     return expand(session_secret, b"deptbus/1 section " + section.encode())
+
+
+def keyed(key: bytes) -> HMAC:
+    """HMAC-SHA-256 with its key taken in: a copy for each message costs a third of a new one."""
+    return HMAC(key, _SHA256)
+
+
+def digest(keyed: HMAC, message: bytes) -> bytes:
+    """The digest of one message; `keyed` may be used again."""
+    copy = keyed.copy()
+    copy.update(message)
+    return copy.finalize()
 
 
 class LeafKeys:
@@ -47,13 +63,13 @@ class LeafKeys:
         if not 0 <= leaf < MAX_LEAVES:
             raise Malformed(Code.CLAIMS_INVALID, f"leaf {leaf} is outside 0 to {MAX_LEAVES - 1}")
         way = self._way
-        shared = LEAF_BITS - (leaf ^ self._leaf).bit_length()
-        del way[min(shared, len(way) - 1) + 1 :]
-        for depth in range(len(way) - 1, LEAF_BITS):
-            bit = leaf >> (LEAF_BITS - 1 - depth) & 1
-            way.append(sha256((b"\x11" if bit else b"\x10") + way[-1]).digest())
+        del way[LEAF_BITS + 1 - (leaf ^ self._leaf).bit_length() :]  # what the two ways do not share
+        node = way[-1]
+        for shift in range(LEAF_BITS - len(way), -1, -1):
+            node = sha256((b"\x11" if leaf >> shift & 1 else b"\x10") + node).digest()
+            way.append(node)
         self._leaf = leaf
-        return way[-1]
+        return node
 
 
 def section_secret(node: bytes, prefix: bytes) -> bytes:
@@ -64,8 +80,9 @@ def section_secret(node: bytes, prefix: bytes) -> bytes:
 def seal(secret: bytes, section: bytes) -> tuple[bytes, bytes]:
     """`(commitment, body)` of an encoded section record."""
     plain = section + bytes(-len(section) % PAD_TO)
-    commitment = hmac.digest(expand(secret, b"deptbus/1 salt"), plain, "sha256")
-    key = expand(secret, b"deptbus/1 key" + commitment)
+    keys = keyed(secret)
+    commitment = hmac.digest(digest(keys, _SALT), plain, "sha256")
+    key = digest(keys, b"deptbus/1 key" + commitment + b"\x01")
     return commitment, AESGCM(key).encrypt(_NONCE, plain, None)
 
 
@@ -76,11 +93,12 @@ def salt_of(secret: bytes) -> bytes:
 
 def open_body(secret: bytes, commitment: bytes, body: bytes) -> bytes:
     """The padded plaintext. Raises `Refused`: BODY_UNOPENABLE (wrong key or changed body) or COMMITMENT_MISMATCH."""
+    keys = keyed(secret)
     try:
-        plain = AESGCM(expand(secret, b"deptbus/1 key" + commitment)).decrypt(_NONCE, body, None)
+        plain = AESGCM(digest(keys, b"deptbus/1 key" + commitment + b"\x01")).decrypt(_NONCE, body, None)
     except (InvalidTag, ValueError) as exc:
         raise Refused(Code.BODY_UNOPENABLE, "the key does not open this section: another record's, or changed") from exc
-    check_commitment(salt_of(secret), commitment, plain)
+    check_commitment(digest(keys, _SALT), commitment, plain)
     return plain
 
 

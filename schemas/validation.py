@@ -74,11 +74,15 @@ class Checks:
         unknown = {field.identifier for field in fields if field.identifier} - IDENTIFIERS.keys()
         if unknown:
             raise Malformed(Code.CONFIG_INVALID, f"{name}: no such identifier: {', '.join(sorted(map(str, unknown)))}")
+        by_key = {field.key: field.name for field in fields}
+        identifiers = {field.name: IDENTIFIERS[field.identifier] for field in fields if field.identifier}
+        if "ZZBS" in by_key:
+            identifiers[by_key["ZZBS"]] = LicenceIdentifier.parse
         return cls(
             name=name,
             types=tuple((field.name, _python_types(name, field.avro_type)) for field in fields),
-            identifiers=tuple((field.name, IDENTIFIERS[field.identifier]) for field in fields if field.identifier),
-            by_key={field.key: field.name for field in fields},
+            identifiers=tuple(identifiers.items()),
+            by_key=by_key,
         )
 
     def run(self, values: Mapping[str, Any]) -> None:
@@ -90,18 +94,15 @@ class Checks:
             value = values.get(field)
             if value is not None:
                 try:
-                    parse(value)
+                    parsed = parse(value)
                 except Malformed as exc:
                     raise Malformed(exc.code, f"{self.name}, field {field}: {exc.detail}") from exc
-        self._check_licence_identifier(values)
+                if isinstance(parsed, LicenceIdentifier) and field == self.by_key.get("ZZBS"):
+                    self._check_licence_identifier(values, parsed)
         self._check_term(values)
 
-    def _check_licence_identifier(self, values: Mapping[str, Any]) -> None:
+    def _check_licence_identifier(self, values: Mapping[str, Any], parsed: LicenceIdentifier) -> None:
         """ZZLXDM and ZZBFJGDM repeat parts of ZZBS (GB/T 36903, GB/T 36904)."""
-        text = self._value(values, "ZZBS")
-        if text is None:
-            return
-        parsed = LicenceIdentifier.parse(text)
         for key, part in (("ZZLXDM", parsed.type_code), ("ZZBFJGDM", parsed.issuer)):
             if self._value(values, key) not in (None, part):
                 raise self._invalid(self.by_key[key], f"differs from the {self.by_key['ZZBS']}")
