@@ -20,7 +20,12 @@ from schemas.errors import Code, DeptbusError, Malformed, Refused, Unavailable
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0  # a gateway answers in milliseconds, or says 503 within its own bounds
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
-_EXCEPTIONS: Mapping[int, type[DeptbusError]] = {400: Malformed, 413: Malformed, 422: Malformed, 503: Unavailable}
+_EXCEPTIONS: Mapping[int, type[DeptbusError]] = {
+    400: Malformed,
+    413: Malformed,
+    500: Unavailable,  # a defect of that gateway: another may do better, and nothing was released
+    503: Unavailable,
+}
 
 
 class GatewayClient:

@@ -6,13 +6,14 @@ Every request under `/v1` is signed. Refusals are JSON `{code, detail}` with the
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import structlog
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
 
 from bus import httpsig, metrics
 from bus.gateway.service import Gateway
@@ -43,12 +44,19 @@ log = structlog.get_logger()
 def create_app(gateway: Gateway) -> FastAPI:
     """The application over a started gateway."""
     app = FastAPI(title="deptbus gateway", version="1", docs_url=None, redoc_url=None)
+    app.router.route_class = _Counted
 
     @app.exception_handler(DeptbusError)
     async def refuse(request: Request, error: DeptbusError) -> Response:
-        route = request.scope.get("route")
-        metrics.REQUESTS.labels(route=getattr(route, "path", "none"), outcome=error.code.value).inc()
+        _count(request, error.code.value)
         return _json({"code": error.code.value, "detail": error.detail}, status_of(error))
+
+    @app.exception_handler(Exception)
+    async def defect(request: Request, error: Exception) -> Response:
+        """Ours: the traceback goes to the log, and nothing was released."""
+        _count(request, Code.UNDECIDABLE.value)
+        detail = "the gateway met a defect of its own: nothing was released; its log says more"
+        return _json({"code": Code.UNDECIDABLE.value, "detail": detail}, 500)
 
     @app.get("/healthz")
     async def healthz() -> Response:
@@ -93,6 +101,25 @@ def create_app(gateway: Gateway) -> FastAPI:
         return Response(gateway.registry_schema(number), media_type="application/vnd.schemaregistry.v1+json")
 
     return app
+
+
+class _Counted(APIRoute):
+    """A route that counts what it answered; refusals are counted where they are answered."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def counted(request: Request) -> Response:
+            response = await handle(request)
+            _count(request, "ok")
+            return response
+
+        return counted
+
+
+def _count(request: Request, outcome: str) -> None:
+    route = getattr(request.scope.get("route"), "path", "none")  # the pattern, never the path itself
+    metrics.REQUESTS.labels(route=route, outcome=outcome).inc()
 
 
 def status_of(error: DeptbusError) -> int:
