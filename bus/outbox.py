@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
-from schemas.errors import Code, Misuse, Unavailable
+from schemas.errors import Code, Malformed, Misuse, Unavailable
 
 _VERSION = 1
 _BUSY_SECONDS = 5.0
@@ -76,27 +76,43 @@ class Outbox:
     def __init__(self, path: Path) -> None:
         """Opens or makes the file.
 
-        Raises `Misuse` (STATE_INVALID) if another process owns it, `Unavailable` (DISK_FULL).
+        Raises `Misuse` (STATE_INVALID if another process owns it, DATA_VERSION), `Malformed` (DATA_CORRUPT) or
+        `Unavailable` (DISK_FULL).
         """
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path = path
         self._turn = threading.Lock()
-        self._lock = path.with_suffix(".lock").open("w")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = path.with_suffix(".lock").open("w")
+        except OSError as exc:
+            raise _not_written(exc) from exc
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
             self._lock.close()
             raise Misuse(Code.STATE_INVALID, f"{path} is in use by another process: stop that one first") from exc
         self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare()
+        except sqlite3.OperationalError as exc:
+            self.close()
+            raise _not_written(exc) from exc
+        except sqlite3.DatabaseError as exc:
+            self.close()
+            raise Malformed(Code.DATA_CORRUPT, f"{path} is no outbox ({exc})") from exc
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
         elif version != _VERSION:
-            self.close()
-            raise Misuse(Code.DATA_VERSION, f"{path} is of version {version}; this software writes {_VERSION}")
-        path.chmod(0o600)
+            raise Misuse(Code.DATA_VERSION, f"{self._path} is of version {version}; this software writes {_VERSION}")
+        self._path.chmod(0o600)
 
     def __enter__(self) -> Self:
         return self
@@ -107,6 +123,7 @@ class Outbox:
         self.close()
 
     def close(self) -> None:
+        """Gives the file up for another owner. What is staged stays."""
         self._db.close()
         self._lock.close()
 
@@ -116,7 +133,10 @@ class Outbox:
         digests: Mapping[bytes, bytes] | None = None,
         notes: Mapping[bytes, str] | None = None,
     ) -> None:
-        """Durable when it returns: the bytes, and each licence's new state. `digests` and `notes` are by leaf hash."""
+        """Durable when it returns: the bytes, and each licence's new state. `digests` and `notes` are by leaf hash.
+
+        Raises `Unavailable` (DISK_FULL): then nothing of it is staged.
+        """
         pending = [
             (
                 s.topic,
@@ -209,11 +229,17 @@ class _Transaction:
         try:
             if error is None:
                 self._db.execute("COMMIT")
-            elif self._db.in_transaction:
-                self._db.execute("ROLLBACK")
         except sqlite3.OperationalError as exc:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise Unavailable(Code.DISK_FULL, f"the outbox could not be written ({exc}): free disk space") from exc
+            error = exc
+            raise _not_written(exc) from exc
         finally:
+            # A full disk may have ended the transaction already.
+            if error is not None and self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             self._turn.release()
+        if isinstance(error, sqlite3.OperationalError):
+            raise _not_written(error) from error
+
+
+def _not_written(error: Exception) -> Unavailable:
+    return Unavailable(Code.DISK_FULL, f"the outbox could not be written ({error}): free disk space")
