@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+import structlog
 from aiokafka import AIOKafkaProducer
 
 from bus import metrics, session
@@ -27,6 +28,9 @@ from schemas.errors import Code, Misuse
 
 MAX_DRAFTS = 1_024  # a call's memory: 1,024 records of at most 1 MiB sealed at once is the bound, 64 the usual batch
 SEND_SECONDS = 60.0  # longer than one request timeout with its retries
+
+
+log = structlog.get_logger()
 
 
 class Publisher:
@@ -87,6 +91,8 @@ class Publisher:
     async def send(self, sealed: Sequence[Sealed]) -> None:
         """Produces these bytes. On `Unavailable` some may have arrived: sending them again is safe."""
         assert self._producer is not None
+        if not sealed:
+            return
         with metrics.PUBLISH_SECONDS.time(), metrics.outcome(metrics.PUBLISHED, len(sealed)):
             async with kafka_errors("publishing"), asyncio.timeout(SEND_SECONDS):
                 # One after the other: `send` waits while a partition's batch is full, which is the back-pressure.
@@ -94,6 +100,7 @@ class Publisher:
                     await self._producer.send(s.topic, s.value, key=s.key, headers=list(s.headers)) for s in sealed
                 ]
                 await asyncio.gather(*waiting)
+        log.info("published", topic=sealed[0].topic, traces=[s.record.hex for s in sealed])
         if self._outbox is not None:
             await asyncio.to_thread(self._outbox.done, [s.leaf_hash for s in sealed])
 

@@ -30,7 +30,7 @@ from bus.topics import apply, dead_letters, retries
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed, stop_task
 from schemas.catalogue import Catalogue
-from schemas.errors import Code, DeptbusError, Refused, Unavailable
+from schemas.errors import Code, DeptbusError, Malformed, Refused, Unavailable
 
 BATCH = 100  # records a key request; also what a crash may hand over a second time
 POLL_MS = 500
@@ -64,6 +64,8 @@ class Opened(OpenedRecord):
     time: datetime
 
 
+# Takes a batch; done when it returns. `Malformed` or `Refused` says that a record itself is at fault: it becomes a dead
+# letter. Anything else ends the subscription with nothing of the batch committed.
 Handler = Callable[[Sequence[Opened]], Awaitable[None]]
 
 
@@ -111,6 +113,8 @@ class Subscriber:
                     polled = await reader.getmany(timeout_ms=POLL_MS, max_records=BATCH)
                 if polled:
                     await self._batch(reader, buried, client, polled, handler)
+                else:
+                    self._measure_lag({})
 
     async def drain(self, handler: Handler) -> int:
         """Hands over what is on the topics now; returns how many records that were."""
@@ -156,17 +160,24 @@ class Subscriber:
         handler: Handler,
     ) -> None:
         messages = [m for records in polled.values() for m in records if m.value is not None]
-        for tp, records in polled.items():
-            age = datetime.now(UTC).timestamp() - records[-1].timestamp / 1000
-            metrics.LAG_SECONDS.labels(topic=tp.topic, consumergroup=self._group).set(max(age, 0))
+        self._measure_lag(polled)
         opened, failed = await self.open(client, messages)
+        rejected = await _hand_over(handler, opened)
+        places = {(m.topic, m.partition, m.offset): m for m in messages}
+        failed += [(places[one.topic, one.partition, one.offset], error) for one, error in rejected]
         await self._bury(buried, failed)
-        if opened:
-            with metrics.PROCESS_SECONDS.time():
-                await handler(opened)
-        metrics.CONSUMED.labels(outcome="ok").inc(len(opened))
+        metrics.CONSUMED.labels(outcome="ok").inc(len(opened) - len(rejected))
+        log.info("handed_over", group=self._group, traces=[one.claims.record.hex for one in opened])
         if self._offsets is None:
             await _commit(reader, {tp: records[-1].offset + 1 for tp, records in polled.items()})
+
+    def _measure_lag(self, polled: Mapping[TopicPartition, Any]) -> None:
+        """The age of what is being read, a topic; nothing new means none."""
+        now, oldest = datetime.now(UTC).timestamp(), dict.fromkeys(self._topics, 0.0)
+        for tp, records in polled.items():
+            oldest[tp.topic] = max(oldest[tp.topic], now - records[0].timestamp / 1000)
+        for topic, age in oldest.items():
+            metrics.LAG_SECONDS.labels(topic=topic, consumergroup=self._group).set(age)
 
     def _verify(self, message: Any) -> Record:
         origin = deadletters.origin_of(message)
@@ -306,6 +317,23 @@ def _is_open(result: Result) -> bool:
     if result.state in ("WAITING", "REFUSED"):
         return result.state == "WAITING"
     return not _RETRIED.isdisjoint(code for _, code in result.sections)
+
+
+async def _hand_over(handler: Handler, opened: Sequence[Opened]) -> list[tuple[Opened, DeptbusError]]:
+    """Gives the handler its batch; returns the records that it rejects.
+
+    A batch that is rejected is handed over again one record at a time, so that one bad record costs no other.
+    """
+    if not opened:
+        return []
+    try:
+        with metrics.PROCESS_SECONDS.time():
+            await handler(opened)
+    except (Malformed, Refused) as exc:
+        if len(opened) == 1:
+            return [(opened[0], exc)]
+        return [rejected for one in opened for rejected in await _hand_over(handler, [one])]
+    return []
 
 
 async def _commit(reader: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]) -> None:

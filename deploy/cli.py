@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+
 import typer
 
 from bus.logs import configure
@@ -19,7 +22,8 @@ for register in COMMANDS:
 
 
 def main() -> None:
-    configure("deptbus")
+    # A person at a terminal sees tables and progress; whoever collects stderr gets every line.
+    configure("deptbus", logging.WARNING if sys.stderr.isatty() else logging.INFO)
     app()
 
 

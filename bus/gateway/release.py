@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
+import structlog
 from aiokafka import AIOKafkaProducer
 
 from bus import audit, envelope, merkle, metrics
@@ -38,6 +39,8 @@ from schemas.errors import Code, Refused
 
 LOG_SECONDS = 10.0  # longer than a leader change; then the consumer is told 503 and nothing was released
 VOIDED = Code.FACTS_CHANGED
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +159,7 @@ class Releases:
             secrets.extend((a.leaf_hash, name, section_secret(node, a.prefix)) for name, node in nodes)
             for _, code in codes:
                 metrics.RELEASED.labels(outcome=code).inc()
+        log.info("released", consumer=recipient.owner, traces=[a.claims.record.hex for a in asked])
         return make_grant(request.request, results, secrets, recipient.key, self._signer)
 
 

@@ -450,6 +450,8 @@ def _conflict_body(one: Checked, rival: Rival, place: str) -> dict[str, Any]:
 
 def _count(plan: Plan) -> None:
     metrics.ADMITTED.labels(outcome="ok").inc(len(plan.admitted))
+    if plan.admitted:
+        log.info("admitted", traces=[one.record.claims.record.hex for one in plan.admitted])
     metrics.ADMITTED.labels(outcome=Code.CONFLICT.value).inc(len(plan.conflicts))
     for refusal in plan.refused:
         metrics.ADMITTED.labels(outcome=refusal.code.value).inc()
