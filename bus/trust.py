@@ -110,11 +110,22 @@ class Trust:
         valid = [
             k
             for k in self._kem.values()
-            if k.role == "GATEWAY" and k.owner == owner and k.not_before <= at < k.not_after
+            if k.role == "GATEWAY" and k.owner == owner and k.not_before <= at < k.not_after and self._stands(k, at)
         ]
         if not valid:
             raise Refused(Code.RECIPIENT_INVALID, f"no gateway key of {owner} is valid now: start its gateway")
         return max(valid, key=lambda k: k.not_after)
+
+    def _stands(self, kem: KemKey, at: datetime) -> bool:
+        """Whether the key's signer may still sign.
+
+        Else whoever has a stolen, revoked gateway key could go on naming keys of their own, back-dated.
+        """
+        try:
+            self.certificate(kem.signer, Role.GATEWAY, at, kem.owner)
+        except Refused:
+            return False
+        return True
 
     def _add_kem(self, body: dict[str, Any]) -> None:
         if body["kem"] != hpke.KEM_ID:
@@ -123,6 +134,9 @@ class Trust:
         signer = self.certificate(body["signer"], role, body["not_before"], body["owner"])
         verify_signed("KemKey", body, signer.key)
         key = hpke.PublicKey(body["public_key"])
+        known = self._kem.get(key.id)
+        if known is not None and (known.owner, known.role) != (body["owner"], body["role"]):
+            raise Refused(Code.CERTIFICATE_OWNER, f"this KEM key is {known.owner}'s already")
         self._kem[key.id] = KemKey(
             id=key.id,
             key=key,
@@ -137,7 +151,10 @@ class Trust:
         authority = self.authority.public_key()
         assert isinstance(authority, Ed25519PublicKey)
         verify_signed("Revocation", body, authority)
-        self._revoked[body["certificate"]] = (body["revoked_at"], body["compromised_since"])
+        at, since = self._revoked.get(body["certificate"], (body["revoked_at"], None))
+        doubts = [moment for moment in (since, body["compromised_since"]) if moment is not None]
+        # The earliest of all that were signed: an old one that comes again gives nothing back.
+        self._revoked[body["certificate"]] = (min(at, body["revoked_at"]), min(doubts, default=None))
 
 
 def verify_signed(record: str, body: dict[str, Any], key: Ed25519PublicKey) -> None:

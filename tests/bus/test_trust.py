@@ -1,0 +1,396 @@
+"""Trust: whose signature counts for what, when; what anybody may write to the topic changes nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bus import hpke, pki, trust
+from bus.pki import CertificateAuthority, Role, Signer
+from bus.trust import Trust, certificate_value, kem_key_value, revocation_value
+from schemas.errors import Code, DeptbusError, Malformed, Refused
+
+GATEWAY_OWNER, DEPARTMENT, OTHER = "11330411MB2A00011E", "1132080001400001X7", "11430000006122244L"
+HOUR = timedelta(hours=1)
+SECOND = timedelta(seconds=1)
+
+
+class World:
+    """A CA, a signer of each role for two bodies, and what a reader of the topic knows."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ca = CertificateAuthority.create(folder, "bus.test", OTHER)
+        self.signers = {
+            (role, uscc): self.ca.issue(role, uscc, uscc) for role in Role for uscc in (GATEWAY_OWNER, DEPARTMENT)
+        }
+        self.trust = Trust(self.ca.signer.der)
+        for signer in self.signers.values():
+            self.trust.add(certificate_value(signer.der))
+        self.now = datetime.now(UTC) + 2 * HOUR  # well within the certificates that were just issued
+
+    def signer(self, role: Role, uscc: str = GATEWAY_OWNER) -> Signer:
+        return self.signers[role, uscc]
+
+    def kem(self, **changes: Any) -> bytes:
+        """A gateway's KEM key, in force from now for an hour."""
+        usual: dict[str, Any] = {
+            "public": PUBLIC,
+            "owner": GATEWAY_OWNER,
+            "role": "GATEWAY",
+            "not_before": self.now,
+            "not_after": self.now + HOUR,
+            "signer": self.signer(Role.GATEWAY),
+        }
+        return kem_key_value(**usual | changes)
+
+    def revoke(self, signer: Signer, at: datetime, since: datetime | None = None) -> None:
+        self.trust.add(revocation_value(signer.id, at, since, self.ca.signer))
+
+    def code(self, value: bytes) -> Code:
+        """What the trust refuses a value for."""
+        with pytest.raises(DeptbusError) as refused:
+            self.trust.add(value)
+        return refused.value.code
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "ca")
+
+
+PUBLIC, PUBLIC_2 = (hpke.PrivateKey.generate().public for _ in range(2))
+KEY = sha256(PUBLIC).digest()
+
+
+# Certificates
+
+
+def test_a_certificate_is_of_one_role_and_owner(world: World) -> None:
+    """Each of the five roles counts for itself only, each key for its owner only."""
+    for role in Role:
+        signer = world.signer(role)
+        assert world.trust.certificate(signer.id, role, world.now, GATEWAY_OWNER).id == signer.id
+        for other in set(Role) - {role}:
+            with pytest.raises(Refused) as refused:
+                world.trust.certificate(signer.id, other, world.now)
+            assert refused.value.code is Code.CERTIFICATE_ROLE
+        with pytest.raises(Refused) as refused:
+            world.trust.certificate(signer.id, role, world.now, DEPARTMENT)
+        assert refused.value.code is Code.CERTIFICATE_OWNER
+
+
+def test_a_certificate_counts_within_its_validity(world: World) -> None:
+    """From its first second to its last."""
+    signer = world.signer(Role.RECORD)
+    begin, end = signer.certificate.not_valid_before_utc, signer.certificate.not_valid_after_utc
+    for at in (begin, end):
+        assert world.trust.key(signer.id, Role.RECORD, at)
+    for at in (begin - SECOND, end + SECOND):
+        with pytest.raises(Refused) as refused:
+            world.trust.key(signer.id, Role.RECORD, at)
+        assert refused.value.code is Code.CERTIFICATE_EXPIRED
+
+
+def test_another_authoritys_certificate_is_refused(world: World, tmp_path: Path) -> None:
+    """Also of one by the same name, and the authority's own, which is of no role."""
+    stranger = CertificateAuthority.create(tmp_path / "other", "bus.test", OTHER).issue(Role.RECORD, OTHER, OTHER)
+    assert world.code(certificate_value(stranger.der)) is Code.CERTIFICATE_INVALID
+    assert world.code(certificate_value(world.ca.signer.der)) is Code.CERTIFICATE_INVALID
+    with pytest.raises(Refused) as refused:
+        world.trust.key(stranger.id, Role.RECORD, world.now)
+    assert refused.value.code is Code.CERTIFICATE_UNKNOWN
+
+
+def test_a_key_is_certified_once(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two certificates for one key would let a signature change its owner; a restarted CA remembers."""
+    key = Ed25519PrivateKey.generate()
+    monkeypatch.setattr(pki.Ed25519PrivateKey, "generate", staticmethod(lambda: key), raising=False)
+    authority = CertificateAuthority(tmp_path / "ca")
+    assert authority.issue(Role.RECORD, OTHER, OTHER)
+    for again in (authority, CertificateAuthority(tmp_path / "ca")):
+        for role, uscc in ((Role.RECORD, OTHER), (Role.DEPARTMENT, OTHER), (Role.RECORD, DEPARTMENT)):
+            with pytest.raises(Refused) as refused:
+                again.issue(role, uscc, uscc)
+            assert refused.value.code is Code.CERTIFICATE_INVALID
+
+
+def test_certificates_are_not_without_number(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bound, beyond which known ones still count and may come again."""
+    monkeypatch.setattr(trust, "MAX_CERTIFICATES", 2 * len(Role))
+    more = world.ca.issue(Role.RECORD, OTHER, OTHER)
+    assert world.code(certificate_value(more.der)) is Code.CERTIFICATE_INVALID
+    world.trust.add(certificate_value(world.signer(Role.RECORD).der))
+
+
+# KEM keys
+
+
+def test_a_gateways_key_is_found_while_it_is_valid(world: World) -> None:
+    """From its first moment up to its last, without it; of its owner."""
+    world.trust.add(world.kem())
+    assert world.trust.gateway_key(GATEWAY_OWNER, world.now).id == KEY
+    for owner, at in ((GATEWAY_OWNER, world.now - SECOND), (GATEWAY_OWNER, world.now + HOUR), (OTHER, world.now)):
+        with pytest.raises(Refused) as refused:
+            world.trust.gateway_key(owner, at)
+        assert refused.value.code is Code.RECIPIENT_INVALID
+
+
+def test_of_two_the_one_that_ends_last_is_sealed_to(world: World) -> None:
+    """The older is about to go; a consumer's is never sealed to."""
+    world.trust.add(world.kem())
+    world.trust.add(world.kem(public=PUBLIC_2, not_after=world.now + 2 * HOUR))
+    assert world.trust.gateway_key(GATEWAY_OWNER, world.now).id == sha256(PUBLIC_2).digest()
+
+
+def test_a_consumers_key_is_no_gateways(world: World) -> None:
+    """It is known for grants, and nothing else is sealed to it."""
+    world.trust.add(world.kem(owner=DEPARTMENT, role="CONSUMER", signer=world.signer(Role.DEPARTMENT, DEPARTMENT)))
+    known = world.trust.kem_key(KEY)
+    assert known is not None
+    assert (known.owner, known.role) == (DEPARTMENT, "CONSUMER")
+    with pytest.raises(Refused):
+        world.trust.gateway_key(DEPARTMENT, world.now)
+
+
+@pytest.mark.parametrize("role", sorted(set(Role) - {Role.GATEWAY}, key=lambda role: role.name))
+def test_a_gateways_key_signed_by_another_role(world: World, role: Role) -> None:
+    """A department's key names no gateway."""
+    assert world.code(world.kem(signer=world.signer(role))) is Code.CERTIFICATE_ROLE
+    assert world.trust.kem_key(KEY) is None
+
+
+@pytest.mark.parametrize("role", sorted(set(Role) - {Role.DEPARTMENT}, key=lambda role: role.name))
+def test_a_consumers_key_signed_by_another_role(world: World, role: Role) -> None:
+    """Nor a gateway's a consumer."""
+    value = world.kem(role="CONSUMER", signer=world.signer(role))
+    assert world.code(value) is Code.CERTIFICATE_ROLE
+
+
+def test_a_key_signed_by_anothers_key(world: World) -> None:
+    """Of the right role, but of another owner; and one that says it was signed by a key that did not sign."""
+    other = world.signer(Role.GATEWAY, DEPARTMENT)
+    assert world.code(world.kem(signer=other)) is Code.CERTIFICATE_OWNER
+    body = trust.BUS_CERTIFICATE.decode(world.kem(signer=other))["body"][1]
+    forged = body | {"signer": world.signer(Role.GATEWAY).id}
+    value = trust.BUS_CERTIFICATE.encode({"body": ("deptbus.v1.KemKey", forged)})
+    assert world.code(value) is Code.SIGNATURE_INVALID
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"owner": DEPARTMENT},
+        {"role": "CONSUMER"},
+        {"public_key": PUBLIC_2},
+        {"not_after": datetime(2999, 1, 1, tzinfo=UTC)},
+        {"not_before": datetime(2025, 1, 1, tzinfo=UTC)},
+        {"kem": 0x0020},
+        {"signature": bytes(64)},
+        {"signature": b""},
+        {"signer": bytes(32)},
+    ],
+)
+def test_a_key_changed_after_it_was_signed(world: World, change: dict[str, Any]) -> None:
+    """Any one of its fields."""
+    body = trust.BUS_CERTIFICATE.decode(world.kem())["body"][1]
+    value = trust.BUS_CERTIFICATE.encode({"body": ("deptbus.v1.KemKey", body | change)})
+    assert world.code(value) in {
+        Code.SIGNATURE_INVALID,
+        Code.CERTIFICATE_INVALID,
+        Code.CERTIFICATE_OWNER,
+        Code.CERTIFICATE_ROLE,
+        Code.CERTIFICATE_UNKNOWN,
+        Code.CERTIFICATE_EXPIRED,
+    }
+    assert world.trust.kem_key(KEY) is None
+    assert world.trust.kem_key(sha256(PUBLIC_2).digest()) is None
+
+
+def test_a_key_from_outside_its_signers_validity(world: World) -> None:
+    """Its signer's certificate had to be valid at its first moment."""
+    end = world.signer(Role.GATEWAY).certificate.not_valid_after_utc
+    assert world.code(world.kem(not_before=end + SECOND, not_after=end + HOUR)) is Code.CERTIFICATE_EXPIRED
+
+
+@pytest.mark.parametrize("public", [b"", PUBLIC[:-1], PUBLIC + b"\x00", b"\xff" * len(PUBLIC)])
+def test_a_key_that_is_none(world: World, public: bytes) -> None:
+    """Well signed, of a wrong length or no point: an error of ours, so that the reader of the topic goes on."""
+    assert world.code(world.kem(public=public)) is Code.CERTIFICATE_INVALID
+
+
+def test_nobody_takes_anothers_key_over(world: World) -> None:
+    """Public keys are public: named again under another owner, the first one's would be gone."""
+    world.trust.add(world.kem())
+    own = world.signer(Role.DEPARTMENT, DEPARTMENT)
+    taken = world.kem(owner=DEPARTMENT, role="CONSUMER", signer=own)
+    assert world.code(taken) is Code.CERTIFICATE_OWNER
+    assert world.code(world.kem(owner=DEPARTMENT, signer=world.signer(Role.GATEWAY, DEPARTMENT))) is (
+        Code.CERTIFICATE_OWNER
+    )
+    assert world.trust.gateway_key(GATEWAY_OWNER, world.now).owner == GATEWAY_OWNER
+    world.trust.add(world.kem(not_after=world.now + 2 * HOUR))  # its owner may prolong it
+    assert world.trust.gateway_key(GATEWAY_OWNER, world.now + HOUR).id == KEY
+
+
+# Revocations
+
+
+def test_a_revoked_certificate_counts_for_what_was_before(world: World) -> None:
+    """Up to the moment, without it: records that were admitted before stay good."""
+    signer = world.signer(Role.RECORD)
+    world.revoke(signer, world.now)
+    assert world.trust.key(signer.id, Role.RECORD, world.now - timedelta(microseconds=1))
+    for at in (world.now, world.now + HOUR):
+        with pytest.raises(Refused) as refused:
+            world.trust.key(signer.id, Role.RECORD, at)
+        assert refused.value.code is Code.CERTIFICATE_REVOKED
+    assert world.trust.key(world.signer(Role.RECORD, DEPARTMENT).id, Role.RECORD, world.now)
+
+
+def test_a_revocation_may_come_before_the_certificate(world: World) -> None:
+    """The topic is compacted: order says nothing."""
+    signer = world.ca.issue(Role.RECORD, OTHER, OTHER)
+    world.revoke(signer, world.now)
+    world.trust.add(certificate_value(signer.der))
+    with pytest.raises(Refused) as refused:
+        world.trust.key(signer.id, Role.RECORD, world.now)
+    assert refused.value.code is Code.CERTIFICATE_REVOKED
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_only_the_authority_revokes(world: World, role: Role) -> None:
+    """Not even the owner of the certificate."""
+    signer = world.signer(Role.RECORD)
+    value = revocation_value(signer.id, world.now - HOUR, None, world.signer(role))
+    assert world.code(value) is Code.SIGNATURE_INVALID
+    assert world.trust.key(signer.id, Role.RECORD, world.now)
+
+
+def test_a_revocation_changed_after_it_was_signed(world: World) -> None:
+    """Cannot be turned to another certificate or time."""
+    signer = world.signer(Role.RECORD)
+    body = trust.BUS_CERTIFICATE.decode(
+        revocation_value(world.signer(Role.DEPARTMENT).id, world.now, None, world.ca.signer)
+    )["body"][1]
+    changes: list[dict[str, Any]] = [
+        {"certificate": signer.id},
+        {"revoked_at": world.now - HOUR},
+        {"compromised_since": world.now},
+        {"signature": b""},
+    ]
+    for change in changes:
+        value = trust.BUS_CERTIFICATE.encode({"body": ("deptbus.v1.Revocation", body | change)})
+        assert world.code(value) is Code.SIGNATURE_INVALID
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_earliest_revocation_counts(world: World, order: int) -> None:
+    """An old one that somebody writes again gives nothing back."""
+    signer = world.signer(Role.RECORD)
+    for at in [world.now - HOUR, world.now + HOUR][::order]:
+        world.revoke(signer, at)
+    with pytest.raises(Refused):
+        world.trust.key(signer.id, Role.RECORD, world.now - HOUR)
+    assert world.trust.key(signer.id, Role.RECORD, world.now - HOUR - SECOND)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before", "back-dated"])
+def test_nothing_is_sealed_to_keys_of_a_revoked_gateway(world: World, late: bool) -> None:
+    """Whoever stole its signing key may have named keys of their own, and may go on naming back-dated ones."""
+    signer = world.signer(Role.GATEWAY)
+    thief = world.kem(public=PUBLIC_2, not_before=world.now - HOUR, not_after=world.now + 1000 * HOUR)
+    if not late:
+        world.trust.add(thief)
+    world.revoke(signer, world.now)
+    if late:
+        world.trust.add(thief)
+    with pytest.raises(Refused) as refused:
+        world.trust.gateway_key(GATEWAY_OWNER, world.now)
+    assert refused.value.code is Code.RECIPIENT_INVALID
+    renewed = world.ca.issue(Role.GATEWAY, GATEWAY_OWNER, GATEWAY_OWNER)
+    world.trust.add(certificate_value(renewed.der))
+    world.trust.add(world.kem(signer=renewed))
+    assert world.trust.gateway_key(GATEWAY_OWNER, world.now).id == KEY
+    assert world.code(world.kem(not_before=world.now, not_after=world.now + HOUR)) is Code.CERTIFICATE_REVOKED
+
+
+# Whatever anybody writes
+
+
+def test_values_are_not_without_size(world: World) -> None:
+    """Refused before they are read."""
+    assert world.code(bytes(trust.MAX_VALUE_BYTES + 1)) is Code.RECORD_TOO_LARGE
+
+
+def test_keys_of_the_topic_tell_values_apart(world: World) -> None:
+    """Compaction keeps one of each: another certificate, KEM key or revocation is another key."""
+    signer = world.signer(Role.RECORD)
+    values = [
+        certificate_value(signer.der),
+        world.kem(),
+        world.kem(public=PUBLIC_2),
+        revocation_value(signer.id, world.now, None, world.ca.signer),
+    ]
+    assert [trust.topic_key(value) for value in values] == [
+        signer.id,
+        KEY,
+        sha256(PUBLIC_2).digest(),
+        b"revocation" + signer.id,
+    ]
+
+
+@pytest.fixture(scope="module")
+def values(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, list[bytes]]:
+    """A world, and a sound value of each kind."""
+    world = World(tmp_path_factory.mktemp("world") / "ca")
+    signer = world.signer(Role.RECORD)
+    return world, [
+        certificate_value(signer.der),
+        world.kem(),
+        revocation_value(signer.id, world.now, world.now - HOUR, world.ca.signer),
+    ]
+
+
+@given(which=st.integers(0, 2), at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_damaged_values_change_nothing(
+    values: tuple[World, list[bytes]], which: int, at: float, bit: int, cut: bool
+) -> None:
+    """One bit turned or the end cut off: refused with an error of ours, and nothing is known that was not."""
+    world, sound = values
+    value = bytearray(sound[which])
+    place = int(at * len(value))
+    if cut:
+        del value[place:]
+    else:
+        value[place] ^= 1 << bit
+    known = Trust(world.ca.signer.der)
+    known.add(certificate_value(world.signer(Role.GATEWAY).der))
+    with pytest.raises((Malformed, Refused)):
+        known.add(bytes(value))
+    assert known.kem_key(KEY) is None
+    with pytest.raises(Refused) as refused:
+        known.key(world.signer(Role.RECORD).id, Role.RECORD, world.now)
+    assert refused.value.code is Code.CERTIFICATE_UNKNOWN
+
+
+def test_keys_are_not_shown(world: World) -> None:
+    """A signer's repr names neither key nor certificate."""
+    signer = world.signer(Role.RECORD)
+    private = signer.private_key.private_bytes_raw()
+    assert private.hex() not in repr(signer)
+    assert repr(private) not in repr(signer)
+
+
+def test_a_parsed_certificate_is_frozen(world: World) -> None:
+    """Values that are handed out cannot be changed by who got them; a changed copy is another."""
+    found = world.trust.certificate(world.signer(Role.RECORD).id, Role.RECORD, world.now)
+    assert replace(found, uscc=OTHER) != found
