@@ -32,6 +32,7 @@ _ORGANISATION_IDS: Final = frozenset({_CREDIT_CODE, "099"})
 _PERSON_IDS: Final = frozenset(
     {_CITIZEN, "114", "115", "118", "119", "120", "122", "411", "412", "413", "414", "511", "516", "999"}
 )
+_TYPE_CODE: Final = re.compile(r"[0-9A-Z]{18}[0-9]{3}\Z")
 _OTHER_ID: Final = re.compile(r"[0-9A-Z]{1,32}\Z")
 
 
@@ -89,6 +90,7 @@ class Item:
     def validate(self, values: Mapping[str, Any]) -> None:
         """Values fit to publish under the newest schema. Raises `Malformed` naming the field, never its value."""
         self.checks.run(values)
+        self._check_type(values)
         self.identify(values)
         for rule in self.subject_rules:
             if rule.id_type:
@@ -117,6 +119,13 @@ class Item:
             elif values.get(rule.field) is not None:
                 found.setdefault((rule.kind, values[rule.field]), rule.role)
         return [(role, kind, canonical) for (kind, canonical), role in found.items()]
+
+    def _check_type(self, values: Mapping[str, Any]) -> None:
+        """A type code (证照类型代码) is the item's; where the registry has none for it, at least one of its form."""
+        field = self.checks.by_key.get("ZZLXDM")
+        code = None if field is None else values.get(field)
+        if code is not None and (code != self.type_code if self.type_code else not _TYPE_CODE.match(code)):
+            raise Malformed(Code.VALUE_INVALID, f"{self.name}, field {field} is not the item's type code")
 
     def _check_owners(self, rule: SubjectRule, entries: list[Any]) -> None:
         if not entries:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 import shutil
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -103,6 +105,15 @@ COMPLETE: dict[str, dict[str, Any]] = {
 }
 
 
+# Element names of GB/T 36903 that the items use; what a licence's face has beside them begins with KZ_.
+STANDARD_KEYS = {
+    *("ZZMC", "ZZLXDM", "ZZBH", "ZZBS", "ZZBFJG", "ZZBFJGDM", "ZZBFRQ", "CZZT", "CZZTDM", "CZZTDMLXDM"),
+    *("ZZYXQQSRQ", "ZZYXQJZRQ"),
+}
+ORGANISATIONS = {"001", "099"}
+PERSONS = {"111", "114", "115", "118", "119", "120", "122", "411", "412", "413", "414", "511", "516", "999"}
+
+
 def _item(name: str) -> Item:
     return CATALOGUE.item(name)
 
@@ -139,6 +150,95 @@ def test_item_carries_what_the_standards_ask(name: str) -> None:
         assert field.key
         if field.sensitivity == "L4":  # a citizen number stands only where consent is asked separately
             assert item.sections[field.section].sensitive
+
+
+@pytest.mark.parametrize("name", list(CATALOGUE.items))
+def test_every_field_is_described_as_the_standards_do(name: str) -> None:
+    """English and Chinese name, a key of GB/T 36903 or KZ_ for the face's own, section, sensitivity: nested, too."""
+    document = json.loads(_item(name).schema.document)
+    assert document["doc"] == _item(name).zh
+    nested = [field for outer in document["fields"] for field in _nested(outer["type"])]
+    for field in [*document["fields"], *nested]:
+        assert re.fullmatch(r"[a-z][a-z_]*", field["name"])
+        assert re.search(r"[\u4e00-\u9fff]", field["zh"])
+        assert field["key"] in STANDARD_KEYS or re.fullmatch(r"KZ_[A-Z]+", field["key"])
+        assert field["sensitivity"] in {"L1", "L2", "L3", "L4"}
+        assert ("section" in field) == (field in document["fields"])
+    keys = [field["key"] for field in [*document["fields"], *nested]]
+    assert len(set(keys)) == len(keys)
+    assert {"CZZT", "CZZTDM"} <= set(keys)
+
+
+@pytest.mark.parametrize("name", list(CATALOGUE.items))
+def test_identifiers_are_checked_where_they_stand(name: str) -> None:
+    """Credit codes, citizen numbers, divisions and licence identifiers by their kind; who they are about by L4."""
+    for field in _item(name).schema.fields.values():
+        expected = {"ZZBS": "licence", "ZZBFJGDM": "uscc", "CZZTDM": "uscc"}.get(field.key)
+        if field.key.endswith("ZJHM"):
+            expected = "citizen"
+            assert field.sensitivity == "L4"
+        elif field.key in ("KZ_XZQHDM", "KZ_TCQDM"):
+            expected = "division"
+        elif field.key.endswith("DWDM"):
+            expected = "uscc"
+        assert field.identifier == expected, field.name
+
+
+@pytest.mark.parametrize("name", list(CATALOGUE.items))
+def test_what_reaches_a_person_needs_the_separate_consent(name: str) -> None:
+    """Names, numbers and phones of handlers, officers and owners stand in sensitive sections."""
+    item = _item(name)
+    for field in item.schema.fields.values():
+        section = item.sections[field.section]
+        if re.search(r"(ZJHM|XM|RDH|FDDBR|GYQK|QLR)$", field.key) and field.key not in ("KZ_CBXZ", "KZ_JYXM"):
+            assert section.sensitive, field.name
+        if section.sensitive:
+            assert section.share is ShareClass.CONDITIONAL
+
+
+@pytest.mark.parametrize("id_type", sorted(ORGANISATIONS | PERSONS))
+def test_id_types_are_those_of_the_standard(id_type: str) -> None:
+    """持证主体代码类型代码, GB/T 36903 annex A: sixteen, two of them of organisations."""
+    number = {"001": FIRM, "111": PERSON}.get(id_type, "E12345678")
+    item = _item("real-estate-certificate")
+    owner = {"name": "某", "id_number": number, "id_type": id_type, "share": None}
+    values = {**COMPLETE[item.name], "owners": [owner]}
+    item.validate(values)
+    ((_, kind, canonical),) = item.subjects(values)
+    assert kind == ("ORGANISATION" if id_type in ORGANISATIONS else "PERSON")
+    assert canonical == (number if id_type in ("001", "111") else f"{id_type} {number}")
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "is_sound"),
+    [
+        ("business-licence", "11100000MB0143028R001", True),
+        ("business-licence", "11100000MB0143028R002", False),
+        ("real-estate-certificate", "11100000MB03271699001", True),
+        ("real-estate-certificate", "11100000MB03271699022", False),
+        ("seal-registration", "11100000000013338W011", True),
+        ("seal-registration", "11100000000013338W", False),
+        ("seal-registration", "营业执照", False),
+    ],
+)
+def test_a_type_code_is_the_items(name: str, code: str, is_sound: bool) -> None:
+    """Without a licence identifier that it could differ from, too."""
+    values = {**COMPLETE[name], "licence_identifier": None, "type_code": code}
+    if is_sound:
+        _item(name).validate(values)
+        return
+    with pytest.raises(Malformed) as refused:
+        _item(name).validate(values)
+    assert refused.value.code is Code.VALUE_INVALID
+    assert "type_code" in refused.value.detail
+
+
+def _nested(node: Any) -> list[dict[str, Any]]:
+    if isinstance(node, list):
+        return [field for part in node for field in _nested(part)]
+    if not isinstance(node, dict):
+        return []
+    return node.get("fields", []) + _nested(node.get("items"))
 
 
 def test_catalogue_has_the_eight_items() -> None:

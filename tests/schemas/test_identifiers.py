@@ -14,6 +14,7 @@ from stdnum.iso7064 import mod_37_36
 
 from schemas.errors import Code, Malformed
 from schemas.identifiers import LicenceIdentifier, mod37_36, parse_citizen_number, parse_uscc
+from schemas.validation import IDENTIFIERS, check_division
 
 VECTORS = Path(__file__).parent.parent / "vectors" / "identifiers"
 ALNUM = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -22,6 +23,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "uscc": parse_uscc,
     "citizen": parse_citizen_number,
     "licence": LicenceIdentifier.parse,
+    "division": check_division,
 }
 
 
@@ -41,6 +43,15 @@ def test_vector(name: str, value: str, expect: str) -> None:
         parse(value)
     assert raised.value.code == Code(expect)
     assert not value or value not in raised.value.detail
+
+
+def test_every_identifier_has_vectors() -> None:
+    """A kind that the catalogue can name is never without good and bad examples."""
+    assert set(PARSERS) == set(IDENTIFIERS)
+    for name in PARSERS:
+        expected = {row["expect"] for row in json.loads((VECTORS / f"{name}.json").read_text("utf-8"))}
+        assert "ok" in expected
+        assert len(expected) > 1
 
 
 def _altered(text: str, places: range) -> Iterator[str]:
