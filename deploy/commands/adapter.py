@@ -26,6 +26,7 @@ from bus.publisher import Publisher
 from bus.subscriber import Opened, Subscriber
 from deploy.home import Home, HomeOption
 from deploy.output import command, emit, err, facts
+from deploy.probes import probes, serve
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Misuse
 
@@ -62,6 +63,7 @@ def register(app: typer.Typer) -> None:
         input_: Input = None,
         once: Annotated[bool, typer.Option("--once", help="Do what is there and end, instead of going on.")] = False,
         report: Report = None,
+        metrics_port: Annotated[int | None, typer.Option(help="Serve /metrics, /healthz and /readyz there.")] = None,
         home: HomeOption = None,
     ) -> None:
         """Feed an export, or receive into a table, as the file declares. Damaged rows go to quarantine/ in the home."""
@@ -70,12 +72,17 @@ def register(app: typer.Typer) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         catalogue, where, path = Catalogue.load(), Home.find(home), _path(declaration)
+        if receiving.is_receiving(path):
+            work = _receive(where, receiving.load(path, catalogue), catalogue, once=once, report=report)
+        else:
+            work = _feed(where, config.load(path, catalogue), catalogue, input_, once=once, report=report)
         # A stop is no error: what is staged is sent, and what is not committed handed over again, at the next start.
         with suppress(asyncio.CancelledError):
-            if receiving.is_receiving(path):
-                await _receive(where, receiving.load(path, catalogue), catalogue, once=once, report=report)
-            else:
-                await _feed(where, config.load(path, catalogue), catalogue, input_, once=once, report=report)
+            await (work if metrics_port is None else serve((probes(_running), metrics_port), work=work))
+
+
+async def _running() -> None:
+    """An adapter waits for engines that are away by itself: ready as long as it runs."""
 
 
 async def _feed(
