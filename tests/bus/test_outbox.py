@@ -22,7 +22,7 @@ from bus.outbox import LicenceState, Outbox, Sealed
 from schemas.errors import Code, Malformed, Misuse, Unavailable
 
 ROOT = Path(__file__).parents[2]
-KILLS = 12
+KILLS = 8
 
 
 def sealed(number: int, size: int = 100) -> Sealed:

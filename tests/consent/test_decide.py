@@ -661,7 +661,7 @@ def test_random_facts_are_permitted_often_enough() -> None:
     counts: list[int] = []
 
     @given(CASES)
-    @settings(max_examples=300, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=150, deadline=None, database=None, derandomize=True)
     def count(case: Case) -> None:
         counts.append(len(case.decide().permitted))
 
