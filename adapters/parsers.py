@@ -12,6 +12,7 @@ from schemas.divisions import Division, Divisions, Level
 from schemas.errors import Code, Malformed
 from schemas.identifiers import parse_uscc
 
+MAX_LENGTH: Final = 100  # no day, amount or place is written longer: not to be searched, nor remembered
 CACHED: Final = 16_384  # days, amounts and places come again and again; of each kind about 3 MiB
 EARLIEST_YEAR: Final = 1840  # the oldest firms that still trade; anything before is a typing error
 MAX_CAPITAL: Final = Decimal(10) ** 18  # decimal(20, 2)
@@ -91,7 +92,7 @@ def parse_date(text: str) -> date:
     """
     compact = re.sub(r"\s*([年月日号])\s*", r"\1", text.translate(_FULL_WIDTH).strip())
     numbers = _date_in_words(compact) or _date_in_figures(compact)
-    if numbers is None:
+    if numbers is None or len(text) > MAX_LENGTH:
         raise Malformed(Code.DATE_INVALID, "not a date in a known form")
     try:
         parsed = date(*numbers)
@@ -137,7 +138,7 @@ def parse_capital(text: str) -> tuple[Decimal, str]:
     named = {_CURRENCIES[name] for name in found.group("before", "after", "behind") if name}
     if len(named) > 1:
         raise Malformed(Code.CAPITAL_FORM, "two currencies")
-    if amount >= MAX_CAPITAL or amount != amount.quantize(_CENT):
+    if len(text) > MAX_LENGTH or amount >= MAX_CAPITAL or amount != amount.quantize(_CENT):
         raise Malformed(Code.CAPITAL_FORM, "an amount out of range, or finer than a cent")
     return amount.quantize(_CENT), named.pop() if named else "CNY"
 
@@ -171,7 +172,7 @@ def parse_region(province: str, place: str) -> str:
 
     A place written with its district (杭州市西湖区, 杭州/西湖区) counts as its city. Raises REGION_UNKNOWN.
     """
-    found = _find(_PROVINCE_NAMES.get(province, province), place or province)
+    found = _find(_PROVINCE_NAMES.get(province, province), place or province) if len(place) <= MAX_LENGTH else None
     if found is None:
         raise Malformed(Code.REGION_UNKNOWN, "no such province and place in GB/T 2260, or an ambiguous one")
     return found.code

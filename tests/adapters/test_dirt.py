@@ -764,6 +764,38 @@ def test_a_declaration_that_cannot_work_is_refused(tmp_path: Path, old: str, new
 # Size
 
 
+def test_a_cell_of_a_mebibyte_is_refused_at_once(tmp_path: Path, department: Department) -> None:
+    """Where a day, an amount or a place should stand; and as text it is kept aside, not searched for ever."""
+    long = 100_000
+    started = time.monotonic()
+    for parse, texts in (
+        (parse_date, ("2019-03-01" + " " * long, " " * long + "2019-03-01", "1" * long)),
+        (parse_capital, ("1" + " " * long + "万元", "1" * long + "万元", "一" * long + "元", "1," * long)),
+        (lambda text: parse_region("浙江", text), ("杭" * long, "浙江" * long, "杭州市" * long, "/" * long)),
+    ):
+        for text in texts:
+            with pytest.raises(Malformed):
+                parse(text)
+    for text in ("(" * long, "?" * long, "们(" * long, "？！" * long, "们" + " " * long, "的 " * long):
+        damage(text)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("start", ['"', '""', '"""', 'x"', '","', '"x"y,"'])
+def test_a_file_of_stray_quotes_takes_no_longer_than_its_length(
+    tmp_path: Path, department: Department, start: str
+) -> None:
+    """Every line with one: each line is in some row, and none is looked at for ever."""
+    count = 3_000
+    text = "\n".join([",".join(HEADER), *(start + ",".join(changed(sound(n), CAPITAL, "1万")) for n in range(count))])
+    started = time.monotonic()
+    fed = Fed(tmp_path, department, text)
+    assert time.monotonic() - started < 10
+    kept = "\n".join("".join(row.cells) for row in fed.rows if isinstance(row, Quarantined))
+    names = {row.values["uscc"] for row in fed.accepted}
+    assert all(credit_code(n) in names or credit_code(n) in kept for n in range(count))
+
+
 def test_a_large_export_in_bounded_memory(tmp_path: Path, department: Department) -> None:
     """Memory does not grow with the file, and time only in proportion: also where quotes stray."""
     path = tmp_path / "large"
