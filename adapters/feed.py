@@ -17,6 +17,7 @@ from typing import Any
 
 from adapters import sources
 from adapters.config import Department
+from adapters.exports import Exports
 from adapters.mapping import Accepted, Quarantined, Row, map_row
 from bus.outbox import LicenceState, Outbox
 from bus.publisher import Publisher
@@ -54,15 +55,15 @@ class Result:
         self.quarantined_by_reason[row.reason.value] = self.quarantined_by_reason.get(row.reason.value, 0) + 1
         self.outcomes[str(row.line)] = row.reason.value
 
-    def duplicate(self, row: Accepted, of: str) -> None:
-        """Counts a row that says again what line `of` (or an earlier export: empty) said."""
+    def duplicate(self, row: Accepted, of: int | None) -> None:
+        """Counts a row that says again what was said; `of` is that line, if it is one of the same export."""
         self.duplicates += 1
-        self.outcomes[str(row.line)] = f"DUPLICATE of line {of}" if of else "DUPLICATE"
+        self.outcomes[str(row.line)] = "DUPLICATE" if of is None else f"DUPLICATE of line {of}"
 
-    def change(self, row: Accepted, of: str) -> None:
-        """Counts a new version of the licence of line `of`, or of an earlier export: empty."""
+    def change(self, row: Accepted, of: int | None) -> None:
+        """Counts a row that changes a licence; `of` is the line before it, if it is one of the same export."""
         self.changes += 1
-        self.outcomes[str(row.line)] = f"CHANGE of line {of}" if of else "CHANGE"
+        self.outcomes[str(row.line)] = "CHANGE" if of is None else f"CHANGE of line {of}"
 
 
 def plan(path: Path, department: Department, catalogue: Catalogue) -> tuple[Result, list[tuple[Accepted, bool]]]:
@@ -82,10 +83,10 @@ def plan(path: Path, department: Department, catalogue: Catalogue) -> tuple[Resu
         identity = item.identify(row.values)
         before = seen.get(identity)
         if before is not None and before.digest == row.digest:
-            result.duplicate(row, str(before.line))
+            result.duplicate(row, before.line)
             continue
         if before is not None:
-            result.change(row, str(before.line))
+            result.change(row, before.line)
         result.published += 1
         accepted.append((row, before is not None))
         seen[identity] = row
@@ -101,6 +102,7 @@ class Feed:
         catalogue: Catalogue,
         line_of: Callable[[str], Line],
         quarantine: Path,
+        exports: Exports,
         *,
         before_change: Callable[[Accepted], Awaitable[None]] | None = None,
         before_row: Callable[[Row], Awaitable[None]] | None = None,
@@ -116,11 +118,13 @@ class Feed:
         self._item = catalogue.item(department.item)
         self._line_of = line_of
         self._quarantine = quarantine
+        self._exports = exports
         self._before_change = before_change
         self._before_row = before_row
         self._on_batch = on_batch
         self._waiting: dict[str, dict[bytes, tuple[Draft, Accepted]]] = {}
         self._oldest = 0.0
+        self._export = ""
 
     async def run(self, path: Path) -> Result:
         """Reads the file once. Raises `Malformed` before the first record if it is not as declared.
@@ -129,9 +133,10 @@ class Feed:
         """
         result = Result()
         header, rows = await asyncio.to_thread(sources.rows, path, self._department)
-        self._quarantine.parent.mkdir(parents=True, exist_ok=True)
-        self._quarantine.touch(mode=0o600)
-        with self._quarantine.open("a", encoding="utf-8") as aside:
+        self._export = await asyncio.to_thread(self._exports.identify, path)
+        self._quarantine.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Written anew by each reading of an export: a row that is still damaged stands in it once.
+        with (self._quarantine / f"{self._export}.jsonl").open("w", encoding="utf-8") as aside:
             for row in rows:
                 if self._before_row is not None:
                     await self._before_row(row)
@@ -156,14 +161,16 @@ class Feed:
         if reference in self._waiting.get(name, {}):
             await self._flush(name, result)  # its state is known once it is staged
         before = outbox.licence(reference)
-        if before is not None and before.digest == row.digest:
-            result.duplicate(row, before.note)
+        line = None if before is None else self._line(before)
+        if before is not None and (before.digest == row.digest or (line is not None and row.line <= line)):
+            # The last accepted state again; or a line of this very export that was fed before, by an earlier reading.
+            result.duplicate(row, line)
             return
         if before is not None:
             if self._before_change is not None:
                 await self._flush_all(result)
                 await self._before_change(row)
-            result.change(row, before.note)
+            result.change(row, line)
         if not self._waiting:
             self._oldest = monotonic()
         waiting = self._waiting.setdefault(name, {})
@@ -183,6 +190,11 @@ class Feed:
             region=row.region,
         )
 
+    def _line(self, before: LicenceState) -> int | None:
+        """The line of this export that a licence's last state stood on, if it was in this export."""
+        export, _, line = before.note.partition(":")
+        return int(line) if export == self._export else None
+
     async def _flush_all(self, result: Result) -> None:
         for name in list(self._waiting):
             await self._flush(name, result)
@@ -195,7 +207,7 @@ class Feed:
         publisher, outbox = self._line_of(name)
         sealed = await publisher.seal([draft for draft, _ in waiting])
         digests = {s.leaf_hash: row.digest for s, (_, row) in zip(sealed, waiting, strict=True)}
-        lines = {s.leaf_hash: str(row.line) for s, (_, row) in zip(sealed, waiting, strict=True)}
+        lines = {s.leaf_hash: f"{self._export}:{row.line}" for s, (_, row) in zip(sealed, waiting, strict=True)}
         await asyncio.to_thread(outbox.stage, sealed, digests, lines)
         await publisher.send(sealed)
         result.published += len(sealed)

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from adapters import config, receiving
 from adapters.config import Department
+from adapters.exports import Exports
 from adapters.feed import Feed, Result, plan
 from adapters.receiving import Receiving
 from adapters.sink import PostgresSink
@@ -100,12 +101,13 @@ async def _feed(
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         progress = opened.enter_context(Progress(*columns, console=err, transient=True))
         bar = progress.add_task("reading", total=None)
-        aside = where.path / "quarantine" / f"{department.name}.jsonl"
+        aside = where.path / "quarantine" / department.name
         feed = Feed(
             department,
             catalogue,
             issuers.__getitem__,
             aside,
+            Exports(where.path / "outbox" / f"{department.name}.exports.json"),
             on_batch=lambda result: progress.update(bar, completed=result.lines),
         )
         await _feed_all(feed, export, once=once, report=report)

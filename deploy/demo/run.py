@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters import config
+from adapters.exports import Exports
 from adapters.feed import Feed, Result, plan
 from adapters.mapping import Accepted, Row
 from bus import db
@@ -163,7 +164,8 @@ class _Run:
             department,
             self._catalogue,
             lambda _: (publisher, outbox),
-            self._home.path / "quarantine" / f"{department.name}.jsonl",
+            self._home.path / "quarantine" / department.name,
+            Exports(self._home.path / "outbox" / f"{department.name}.exports.json"),
             before_change=before_change,
             before_row=pace.row,
         )

@@ -17,6 +17,7 @@ import asyncpg
 import uvloop
 
 from adapters import config
+from adapters.exports import Exports
 from adapters.feed import Feed
 from adapters.sink import PostgresSink
 from bus.identity import Identity
@@ -58,7 +59,8 @@ async def adapter(a: argparse.Namespace) -> None:
                 department,
                 catalogue,
                 lambda _: (sdk, outbox),
-                a.store.parent / "quarantine.jsonl",
+                a.store.parent / "quarantine",
+                Exports(a.store.parent / "exports.json"),
                 on_batch=lambda result: _acknowledge(a.acked, result.published),
             )
             await feed.run(a.input)
