@@ -80,7 +80,7 @@ async def apply(bootstrap: str, wanted: list[Topic], *, replication: int | None 
         existing = set(await admin.list_topics())
         missing = [topic for topic in wanted if topic.name not in existing]
         if missing:
-            copies = replication or min(REPLICATION, len((await admin.describe_cluster())["brokers"]))
+            copies = replication or min(REPLICATION, await _brokers(admin))
             answer = await admin.create_topics(
                 [NewTopic(t.name, t.partitions, copies, topic_configs=t.config) for t in missing],
                 timeout_ms=CREATE_SECONDS * 1000,
@@ -92,11 +92,17 @@ async def apply(bootstrap: str, wanted: list[Topic], *, replication: int | None 
         return [topic.name for topic in missing]
 
 
+async def apply_catalogue(bootstrap: str, catalogue: Catalogue, *, replication: int | None = None) -> list[str]:
+    """Creates what the catalogue asks for and is missing, as durable as the cluster allows; returns those names."""
+    async with _admin(bootstrap, "reading the cluster") as admin:
+        copies = replication or min(REPLICATION, await _brokers(admin))
+    return await apply(bootstrap, topics(catalogue, single_broker=copies == 1), replication=copies)
+
+
 async def differences(bootstrap: str, catalogue: Catalogue) -> list[dict[str, str]]:
     """What of the cluster's topics is not as the catalogue asks: `{topic, setting, found, wanted}` each."""
     async with _admin(bootstrap, "reading topics") as admin:
-        brokers = len((await admin.describe_cluster())["brokers"])
-        wanted = topics(catalogue, single_broker=brokers == 1)
+        wanted = topics(catalogue, single_broker=await _brokers(admin) == 1)
         there = {one["topic"]: len(one["partitions"]) for one in await admin.describe_topics()}
         found = [topic for topic in wanted if topic.name in there]
         resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in found]
@@ -115,6 +121,10 @@ async def differences(bootstrap: str, catalogue: Catalogue) -> list[dict[str, st
 
 def _difference(topic: str, setting: str, found: str, wanted: str) -> dict[str, str]:
     return {"topic": topic, "setting": setting, "found": found, "wanted": wanted}
+
+
+async def _brokers(admin: AIOKafkaAdminClient) -> int:
+    return len((await admin.describe_cluster())["brokers"])
 
 
 async def _until_known(admin: AIOKafkaAdminClient, names: list[str]) -> None:

@@ -57,11 +57,11 @@ class Bus:
         return Keyring(self.folder / "gateway", self.signer("gateway"))
 
 
-async def prepare(folder: Path, kafka: str, dsn: str, *, replication: int = 1) -> Bus:
+async def prepare(folder: Path, kafka: str, dsn: str) -> Bus:
     """Makes or completes a bus. A crash in the middle is mended by the next call."""
     bus = _set_up(folder)
     await db.migrate(dsn)
-    await topics.apply(kafka, topics.topics(Catalogue.load(), single_broker=replication == 1), replication=replication)
+    await topics.apply_catalogue(kafka, Catalogue.load())
     values = [certificate_value(bus.signer(process).der) for process in ("gateway", "recorder")]
     await publish_certificates(kafka, [*values, bus.keyring().renew_kem(datetime.now(UTC))])
     return bus

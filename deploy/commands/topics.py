@@ -26,8 +26,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Create the topics that are missing. Those that exist are left as they are."""
         bootstrap = kafka or Home.find(home).stack().kafka
-        wanted = topics_.topics(Catalogue.load(), single_broker=replication == 1)
-        created = await topics_.apply(bootstrap, wanted, replication=replication)
+        created = await topics_.apply_catalogue(bootstrap, Catalogue.load(), replication=replication)
         emit({"created": created}, as_json=json, human=lambda: err.print(f"created: {', '.join(created) or 'none'}"))
 
     @command(topics, name="check")
