@@ -28,6 +28,7 @@ MAX_BAD_SHARE = 0.05  # above one undecodable line in twenty the declared encodi
 SAMPLE_LINES = 100_000  # lines that are looked at before the first record
 MAX_UNPACKED = 2 * 1024**3  # of an XLSX: 2 GiB of XML are some ten million rows
 MAX_RATIO = 200  # spreadsheets compress 10 to 30 times
+TELLING_WIDTH = 5  # so many columns do not come together by chance
 EXACT = 10**15  # a code stored as a longer number has lost its last digits: it keeps the form that says so
 MIN_UTF8_SURPLUS = 12  # six Chinese characters: the chance that GB18030 text of that length is UTF-8 is below 1e-5
 _BOM = b"\xef\xbb\xbf"
@@ -126,14 +127,14 @@ def _is_stray(block: list[_Line], is_open: bool, delimiter: str, width: int) -> 
     """Whether the quote that joins these lines is a stray one: it never ends, or a line behind it is a row of its own.
 
     A cell may hold line breaks, and one of its lines may look like a row: so the joined row has to be broken, or the
-    first line whole without the quote.
+    first line whole without the quote. Of few columns many a line looks whole: there only a broken row tells.
     """
     if is_open:
         return True
     if not any(_is_whole(line.text, delimiter, width) for line in block[1:]):
         return False
-    joined = _cells("".join(line.text for line in block), delimiter)
-    return len(joined) != width or _is_whole(block[0].text, delimiter, width)
+    joined = _cells("".join(line.text for line in block), delimiter, strict=width < TELLING_WIDTH)
+    return len(joined) != width or (width >= TELLING_WIDTH and _is_whole(block[0].text, delimiter, width))
 
 
 def _is_whole(text: str, delimiter: str, width: int) -> bool:
@@ -155,10 +156,10 @@ def _csv_row(block: list[_Line], delimiter: str) -> Row | None:
     return Row(line=number, cells=cells) if any(map(trim, cells)) else None
 
 
-def _cells(text: str, delimiter: str) -> tuple[str, ...]:
-    """The cells of one row's text; none if it is not CSV."""
+def _cells(text: str, delimiter: str, *, strict: bool = False) -> tuple[str, ...]:
+    """The cells of one row's text; none if it is not CSV. `strict`: nothing stands between a quote and a delimiter."""
     try:
-        return tuple(next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), ()))
+        return tuple(next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict), ()))
     except csv.Error:
         return ()
 

@@ -290,6 +290,24 @@ def test_a_cell_may_hold_what_looks_like_a_row(tmp_path: Path, department: Depar
     assert [row.line for row in fed.accepted] == [2, 3, 6]
 
 
+@given(
+    st.integers(2, 8).flatmap(
+        lambda width: st.lists(
+            st.lists(st.text('甲乙丙,"\n;| 1x', max_size=6), min_size=width, max_size=width), min_size=1, max_size=6
+        )
+    ),
+    st.sampled_from(["\n", "\r\n"]),
+)
+@settings(max_examples=300, deadline=None)
+def test_sound_csv_is_read_as_it_was_written(rows: list[list[str]], end: str) -> None:
+    """Whatever its cells hold: the rules for stray quotes do not touch what has none."""
+    out = io.StringIO()
+    header = [f"h{at}" for at in range(len(rows[0]))]
+    csv.writer(out, lineterminator=end).writerows([header, *rows])
+    read = [list(row.cells) for row in sources._split(io.BytesIO(out.getvalue().encode()), "utf-8", ",")]
+    assert read == [header, *(row for row in rows if "".join(row).strip())]
+
+
 def test_quotes_inside_cells_stay(tmp_path: Path, department: Department) -> None:
     """Doubled in a quoted cell, single in the middle of a plain one, Chinese ones anywhere."""
     rows = [changed(ROWS[0], NAME, '"老字号"商行'), changed(ROWS[1], NAME, "“老字号”商行")]
