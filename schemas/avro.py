@@ -15,8 +15,9 @@ from typing import Any
 
 import fastavro
 
+from schemas import reading, writing
 from schemas.errors import Code, Malformed
-from schemas.writing import INT32, compiled
+from schemas.writing import INT32
 
 
 def _int32(value: Any, schema: Any = None, reader_schema: Any = None) -> Any:
@@ -34,11 +35,12 @@ fastavro.write.LOGICAL_WRITERS[f"int-{INT32}"] = _int32
 class Codec:
     """Encodes and strictly decodes one Avro type."""
 
-    __slots__ = ("_schema", "_write", "name")
+    __slots__ = ("_read", "_schema", "_write", "name")
 
     def __init__(self, schema: Any, *, name: str = "value") -> None:
         self._schema = fastavro.parse_schema(_bounded(schema), _force=True)
-        self._write = compiled(self._schema) or self._library
+        self._write = writing.compiled(self._schema) or self._library
+        self._read = reading.compiled(self._schema) or self._library_read
         self.name = name
 
     def encode(self, value: Any) -> bytes:
@@ -67,6 +69,12 @@ class Codec:
 
     def read(self, data: bytes, start: int) -> tuple[Any, int]:
         """The value that begins at `start`, and where it ends. Strict as `decode`."""
+        try:
+            return self._read(data, start)
+        except Exception:  # not canonical, or not for these readers: the library says which
+            return self._library_read(data, start)
+
+    def _library_read(self, data: bytes, start: int) -> tuple[Any, int]:
         source = BytesIO(data)
         source.seek(start)
         try:

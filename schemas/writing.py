@@ -211,7 +211,7 @@ _PRIMITIVE: Mapping[str, Writer] = {
 def _writer(schema: Any, named: dict[str, Writer]) -> Writer:
     """The writer of a node. `named` are the types that were defined before it: a type that holds itself has none."""
     if isinstance(schema, list):
-        return _union([(_record_name(branch), _writer(branch, named)) for branch in schema])
+        return _union([(branch["name"] if is_record(branch) else "", _writer(branch, named)) for branch in schema])
     if isinstance(schema, str):
         found = named.get(schema) or _PRIMITIVE.get(schema)
         if found is None:
@@ -240,5 +240,6 @@ def _writer(schema: Any, named: dict[str, Writer]) -> Writer:
     return made
 
 
-def _record_name(branch: Any) -> str:
-    return str(branch["name"]) if isinstance(branch, dict) and branch["type"] == "record" else ""
+def is_record(branch: Any) -> bool:
+    """Whether a union's branch is a record that is defined there."""
+    return isinstance(branch, dict) and branch["type"] == "record"

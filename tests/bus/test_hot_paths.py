@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from bus import envelope, pseudonyms, sealing
 from bus.sealer import record_ids
+from schemas import reading, writing
 from schemas.avro import Codec, wire_codec, wire_schema
 from schemas.errors import Malformed
 from schemas.identifiers import mod37_36
-from schemas.writing import compiled
 from tests.bus.test_properties import WIRE, hashes, values
 from tests.vectors.world import GOOD
 
@@ -109,7 +109,8 @@ def test_a_compiled_writer_takes_refuses_and_writes_as_the_library_does(kind: An
 def test_every_wire_format_is_compiled_and_written_as_the_library_does(name: str, data: st.DataObject) -> None:
     codec = wire_codec(name)
     value = data.draw(values(wire_schema(name)))
-    assert compiled(codec._schema) is not None
+    assert writing.compiled(codec._schema) is not None
+    assert reading.compiled(codec._schema) is not None
     encoded = codec._library(value)
     assert codec._write(value) == encoded
     assert codec.encode(_in_order(codec.decode(encoded))) == encoded
@@ -124,6 +125,45 @@ def _in_order(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [_in_order(part) for part in value]
     return value
+
+
+@pytest.mark.parametrize("name", WIRE)
+@given(data=st.data())
+@FEW
+def test_a_compiled_reader_reads_and_refuses_as_the_library_does(name: str, data: st.DataObject) -> None:
+    codec = wire_codec(name)
+    encoded = bytearray(codec.encode(data.draw(values(wire_schema(name)))))
+    assert codec._read(bytes(encoded), 0) == codec._library_read(bytes(encoded), 0)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(encoded)))
+        encoded[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+        assert _read(codec, codec.read, encoded) == _read(codec, codec._library_read, encoded)
+
+
+@pytest.mark.parametrize("kind", FIELDS, ids=str)
+@given(data=st.binary(max_size=12))
+@settings(max_examples=300, deadline=None)
+def test_a_compiled_reader_of_any_bytes_is_as_strict_as_the_library(kind: Any, data: bytes) -> None:
+    codec = Codec({"type": "record", "name": "Outer", "fields": [{"name": "field", "type": kind}]})
+    assert _read(codec, codec.read, data) == _read(codec, codec._library_read, data)
+
+
+@pytest.mark.parametrize("kind", FIELDS, ids=str)
+@given(value=ANYTHING)
+@FEW
+def test_a_compiled_reader_reads_what_is_written(kind: Any, value: Any) -> None:
+    codec = Codec({"type": "record", "name": "Outer", "fields": [{"name": "field", "type": kind}]})
+    encoded = _both(codec, {"field": value})[0]
+    if encoded is not None:
+        assert _read(codec, codec.read, encoded) == _read(codec, codec._library_read, encoded)
+
+
+def _read(codec: Codec, read: Callable[[bytes, int], tuple[Any, int]], data: bytes | bytearray) -> Any:
+    try:
+        value, end = read(bytes(data), 0)
+    except Malformed as exc:
+        return exc.code
+    return repr(value), end  # also the types: 1 is not True, and 1.0 not 1.00
 
 
 def test_a_decimal_of_a_billion_digits_is_refused_at_once() -> None:
