@@ -40,29 +40,18 @@ class Entry:
     value: bytes
 
 
-def log_values(
-    signer: Signer, bus: str, group: bytes, bodies: Sequence[tuple[str, dict[str, Any]]], now: datetime
-) -> list[bytes]:
-    """The `audit.access` values of one call's entries, each (kind, fields), under one signature.
+def log_values(signer: Signer, bus: str, group: bytes, bodies: Sequence[tuple[str, Any]], now: datetime) -> list[bytes]:
+    """The `audit.access` values of one call's entries, each (kind, fields by name or in order), under one signature.
 
     Raises `Malformed` (RECORD_TOO_LARGE) if one would not fit into the log: then none is written.
     """
+    salts = secrets.token_bytes(16 * len(bodies))
     entries = [
-        _ENTRY.encode(
-            {
-                "format": FORMAT,
-                "salt": secrets.token_bytes(16),
-                "time": now,
-                "group": group,
-                "body": (f"deptbus.v1.{kind}", fields),
-            }
-        )
-        for kind, fields in bodies
+        _ENTRY.encode((FORMAT, salts[16 * at : 16 * at + 16], now, group, (f"deptbus.v1.{kind}", fields)))
+        for at, (kind, fields) in enumerate(bodies)
     ]
     proofs = sign_batch(signer, _origin(bus, signer.id, group), [merkle.leaf_hash(entry) for entry in entries])
-    values = [
-        _LOGGED.encode({"entry": entry, "proof": proof.to_avro()}) for entry, proof in zip(entries, proofs, strict=True)
-    ]
+    values = [_LOGGED.encode((entry, proof.to_avro())) for entry, proof in zip(entries, proofs, strict=True)]
     if any(len(value) > MAX_VALUE_BYTES for value in values):
         raise Malformed(Code.RECORD_TOO_LARGE, f"an audit entry has more than {MAX_VALUE_BYTES} bytes")
     return values

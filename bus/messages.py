@@ -6,14 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 
 from bus import hpke
 from bus.pki import Role, Signer
 from bus.trust import Trust, signed_text
-from schemas.avro import wire_codec, wire_part
+from schemas.avro import Codec, wire_codec, wire_part
 from schemas.errors import Code, Malformed, Refused
 from schemas.identifiers import parse_citizen_number
 
@@ -25,6 +24,7 @@ _REQUEST = wire_codec("KeyRequest")
 _GRANT = wire_codec("Grant")
 _SECRETS = wire_codec("Secrets")
 _GRANT_SIGNED = wire_part("Grant", until="signature")
+_SIGNATURE = Codec("bytes", name="signature")
 _EIGHTEEN = re.compile(r"[0-9]{17}[0-9X]")
 
 
@@ -118,23 +118,10 @@ def make_grant(
     signer: Signer,
 ) -> bytes:
     """The encoded grant. `secrets` are (leaf hash, section, secret) of what was permitted, and of nothing else."""
-    plain = _SECRETS.encode([{"leaf_hash": leaf, "section": name, "secret": secret} for leaf, name, secret in secrets])
-    fields: dict[str, Any] = {
-        "request": request,
-        "results": [
-            {
-                "leaf_hash": r.leaf_hash,
-                "state": r.state,
-                "sections": [{"name": name, "code": code} for name, code in r.sections],
-                "entry": r.entry,
-            }
-            for r in results
-        ],
-        "sealed": recipient.seal(plain, _info(request)),
-        "signer": signer.id,
-    }
-    fields["signature"] = signer.sign(signed_text("Grant", _GRANT_SIGNED.encode(fields)))
-    return _GRANT.encode(fields)
+    sealed = recipient.seal(_SECRETS.encode(secrets), _info(request))
+    shown = [(r.leaf_hash, r.state, r.sections, r.entry) for r in results]
+    unsigned = _GRANT_SIGNED.encode((request, shown, sealed, signer.id))
+    return unsigned + _SIGNATURE.encode(signer.sign(signed_text("Grant", unsigned)))
 
 
 def open_grant(

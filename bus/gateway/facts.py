@@ -54,9 +54,13 @@ class Found:
     consents: Mapping[tuple[bytes, str], tuple[Consent, ...]]
     used_up: frozenset[UUID]
 
+    def state(self, asked: Asked) -> RecordState:
+        """What the index says of a record."""
+        return _state(self.records.get(asked.leaf_hash))
+
     def of(self, asked: Asked, catalogue: Catalogue) -> tuple[RecordFacts, Facts]:
         """The facts of one record. Claims count only as far as the index has admitted exactly them."""
-        claims = asked.claims
+        claims, holders = asked.claims, asked.claims.holders
         item = catalogue.items.get(claims.item)
         row = self.records.get(asked.leaf_hash)
         record = RecordFacts(
@@ -64,7 +68,7 @@ class Found:
             item=claims.item,
             issuer=claims.issuer,
             region=claims.region,
-            holders=claims.holders,
+            holders=holders,
             known_schema=item is not None and claims.schema in item.schemas,
             status=Status.VALID if row is None else Status(row["status"]),
             valid_from=None if row is None else row["valid_from"],
@@ -77,7 +81,7 @@ class Found:
             consumer_suspended=self.consumer_suspended,
             index_fresh=self.index_fresh,
             agreements=self.agreements.get((claims.issuer, claims.item), ()),
-            consents=tuple(c for holder in claims.holders for c in self.consents.get((holder, claims.item), ())),
+            consents=tuple(c for holder in holders for c in self.consents.get((holder, claims.item), ())),
             used_up=self.used_up,
         )
         return record, facts

@@ -11,6 +11,7 @@ Commit points, and what a crash at each leaves behind:
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -152,13 +153,12 @@ class Releases:
         results: list[Result] = []
         secrets: list[tuple[bytes, str, bytes]] = []
         for a, decision, entry in zip(asked, decisions, entries, strict=True):
-            state = found.of(a, self._catalogue)[0].state.value
             codes = tuple((s.section, s.code.value) for s in decision.sections)
-            results.append(Result(leaf_hash=a.leaf_hash, state=state, sections=codes, entry=entry))
+            results.append(Result(leaf_hash=a.leaf_hash, state=found.state(a).value, sections=codes, entry=entry))
             nodes = self._keys.nodes(a.claims.session, a.claims.issuer, a.claims.leaf, decision.permitted)
             secrets.extend((a.leaf_hash, name, section_secret(node, a.prefix)) for name, node in nodes)
-            for _, code in codes:
-                metrics.RELEASED.labels(outcome=code).inc()
+        for code, count in Counter(code for result in results for _, code in result.sections).items():
+            metrics.RELEASED.labels(outcome=code).inc(count)
         log.info("released", consumer=recipient.owner, traces=[a.claims.record.hex for a in asked])
         return make_grant(request.request, results, secrets, recipient.key, self._signer)
 
