@@ -22,3 +22,6 @@ PURPOSES = MappingProxyType(
         "service-counter": "政务服务窗口核验",
     }
 )
+
+# What a request may stand on, with its Chinese name: `consent.model.Ground`.
+GROUNDS = MappingProxyType({"STATUTORY_DUTY": "法定职责", "CONSENT": "同意"})

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from consent.purposes import GROUNDS, PURPOSES
 from deploy.commands.options import As, Subject, acting, subject
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, table
@@ -63,5 +64,8 @@ def register(app: typer.Typer) -> None:
 
 def _row(entry: dict[str, Any], names: Mapping[str, str]) -> list[Any]:
     who, whose = (names.get(entry[side] or "", entry[side]) for side in ("consumer", "provider"))
-    rest = [entry[name] for name in ("item", "purpose", "ground", "operator", "permitted", "refused")]
-    return [entry["time"][:19].replace("T", " "), entry["kind"], who, whose, *rest]
+    purpose, ground = (
+        names_.get(entry[key], entry[key]) for key, names_ in (("purpose", PURPOSES), ("ground", GROUNDS))
+    )
+    rest = [entry[name] for name in ("operator", "permitted", "refused")]
+    return [entry["time"][:19].replace("T", " "), entry["kind"], who, whose, entry["item"], purpose, ground, *rest]

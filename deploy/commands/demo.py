@@ -11,6 +11,7 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bus.pki import write_private
+from consent.purposes import GROUNDS, PURPOSES
 from deploy.commands.stack import start_detached
 from deploy.demo import run
 from deploy.demo.departments import DEPARTMENTS, MARKET
@@ -87,8 +88,8 @@ def _show(found: dict[str, Any]) -> None:
             [
                 entry["time"][:23],
                 _NAMES.get(entry["consumer"], entry["consumer"]),
-                entry["purpose"],
-                entry["ground"],
+                PURPOSES[entry["purpose"]],
+                GROUNDS[entry["ground"]],
                 ", ".join(entry["permitted"]),
                 ", ".join(entry["refused"]),
             ]
