@@ -109,6 +109,18 @@ def test_another_authoritys_certificate_is_refused(world: World, tmp_path: Path)
     assert refused.value.code is Code.CERTIFICATE_UNKNOWN
 
 
+def test_a_certificate_has_one_spelling(world: World) -> None:
+    """Bits outside of what is signed cannot be turned: by another id a revoked certificate would be back."""
+    for number in range(8):  # the last bit of every other signature is 0, and may be called unused
+        signer = world.ca.issue(Role.RECORD, OTHER, str(number))
+        head = len(signer.der) - 67
+        assert signer.der[head : head + 3] == b"\x03\x41\x00"
+        for unused in range(1, 8):
+            spelt = signer.der[: head + 2] + bytes([unused]) + signer.der[head + 3 :]
+            assert world.code(certificate_value(spelt)) is Code.CERTIFICATE_INVALID
+        world.trust.add(certificate_value(signer.der))
+
+
 def test_a_key_is_certified_once(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Two certificates for one key would let a signature change its owner; a restarted CA remembers."""
     key = Ed25519PrivateKey.generate()
