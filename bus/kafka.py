@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -26,6 +26,7 @@ MAX_REQUEST_BYTES = 2 * 1024 * 1024  # one record of the largest size, with its 
 FETCH_BYTES = 4 * 1024 * 1024  # per partition and fetch: bounds a consumer's memory
 SESSION_TIMEOUT_MS = 30_000  # a busy loop must not look like a dead consumer
 CONNECT_TIMEOUT = 20.0
+STOP_SECONDS = 3.0
 ASK_SECONDS = 20.0
 POLL_MS = 1_000
 
@@ -76,19 +77,36 @@ async def consumer(
     return made
 
 
+async def stop(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
+    """Stops a client; a consumer within seconds, a producer once what it has taken is sent or given up.
+
+    A broker answers one request of a connection after the other: a consumer's farewell can wait behind a join that is
+    held back until others join. Then the connection is closed, and the broker finds out by itself.
+    """
+    stopping = asyncio.ensure_future(client.stop())
+    try:
+        done, _ = await asyncio.wait({stopping}, timeout=STOP_SECONDS)
+        if not done and isinstance(client, AIOKafkaConsumer):
+            await client._client.close()
+    finally:
+        with suppress(Exception):
+            await stopping
+
+
 async def _start(client: AIOKafkaConsumer | AIOKafkaProducer, doing: str) -> None:
     try:
-        async with kafka_errors(doing):
-            await asyncio.wait_for(client.start(), CONNECT_TIMEOUT)
+        async with kafka_errors(doing), asyncio.timeout(CONNECT_TIMEOUT):
+            await client.start()
     except BaseException:
-        await client.stop()
+        await stop(client)
         raise
 
 
 async def bounded(awaitable: Awaitable[T], seconds: float, doing: str) -> T:
     """The result, or `Unavailable` (KAFKA_UNAVAILABLE) after `seconds`."""
-    async with kafka_errors(doing):
-        return await asyncio.wait_for(awaitable, seconds)
+    # Not `wait_for`: before Python 3.12 it swallows a cancellation that comes with the result.
+    async with kafka_errors(doing), asyncio.timeout(seconds):
+        return await awaitable
 
 
 async def partitions_of(client: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:

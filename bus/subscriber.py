@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +22,7 @@ from bus import deadletters, envelope, metrics
 from bus.client import GatewayClient
 from bus.envelope import Record
 from bus.identity import Identity
-from bus.kafka import consumer, kafka_errors, partitions_of, producer
+from bus.kafka import consumer, kafka_errors, partitions_of, producer, stop
 from bus.messages import Grant, Read, Result
 from bus.opening import OpenedRecord, Secrets, open_record, schema_of
 from bus.proof import ProofVerifier
@@ -295,8 +295,7 @@ class Subscriber:
             await stop_task(follow)
             for client_ in (reader, buried):
                 if client_ is not None:
-                    with suppress(Exception):
-                        await client_.stop()
+                    await stop(client_)
             await self._trust.stop()
 
     async def _reader(self) -> AIOKafkaConsumer:

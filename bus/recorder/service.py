@@ -12,7 +12,7 @@ import asyncio
 import secrets
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from bus import audit, envelope, merkle, metrics, session
 from bus.db import postgres_errors, queries
-from bus.kafka import bounded, consumer, kafka_errors, partitions_of, producer
+from bus.kafka import bounded, consumer, kafka_errors, partitions_of, producer, stop
 from bus.pki import Signer
 from bus.proof import ProofVerifier
 from bus.recorder import admission
@@ -76,6 +76,8 @@ class Recorder:
 
         Loses nothing: offsets are in PostgreSQL.
         """
+        task = asyncio.current_task()
+        assert task is not None
         while True:
             try:
                 await self._run_once()
@@ -86,6 +88,8 @@ class Recorder:
             finally:
                 self.ready = False
                 metrics.ACTIVE.set(0)
+            if task.cancelling():  # a part that failed in the same moment hid the cancellation
+                raise asyncio.CancelledError
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _run_once(self) -> None:
@@ -105,25 +109,23 @@ class Recorder:
 
     async def _record(self, lock: asyncpg.Connection) -> None:
         """Everything the active recorder does; the first part that fails ends the others."""
-        await self._trust.start()
-        self._producer = await producer(self._bootstrap, "recorder", linger_ms=0)
-        licences = await self._reader("admission", *(item.topic for item in self._catalogue.items.values()))
-        entries = await self._reader("auditing", audit.TOPIC)
-        self._session_reader = await self._reader("sessions", session.TOPIC)
-        self._session_partitions = list(self._session_reader.assignment())
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._trust.follow())
-                tasks.create_task(self._heartbeat(lock))
-                tasks.create_task(self._loop(licences, self._admit))
-                tasks.create_task(self._loop(entries, self._write_entries))
-        except* (Unavailable, Deposed) as group:
-            raise group.exceptions[0] from None
-        finally:
-            for client in (licences, entries, self._session_reader, self._producer):
-                with suppress(Exception):
-                    await client.stop()
-            await self._trust.stop()
+        async with AsyncExitStack() as clients:
+            clients.push_async_callback(self._trust.stop)
+            await self._trust.start()
+            self._producer = await producer(self._bootstrap, "recorder", linger_ms=0)
+            clients.push_async_callback(stop, self._producer)
+            licences = await self._reader(clients, "admission", *(i.topic for i in self._catalogue.items.values()))
+            entries = await self._reader(clients, "auditing", audit.TOPIC)
+            self._session_reader = await self._reader(clients, "sessions", session.TOPIC)
+            self._session_partitions = list(self._session_reader.assignment())
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._trust.follow())
+                    tasks.create_task(self._heartbeat(lock))
+                    tasks.create_task(self._loop(licences, self._admit))
+                    tasks.create_task(self._loop(entries, self._write_entries))
+            except* (Unavailable, Deposed) as group:
+                raise group.exceptions[0] from None
 
     async def _heartbeat(self, lock: asyncpg.Connection) -> None:
         """On the lock's own connection: who loses the lock stops saying that the index is fresh, and stops."""
@@ -132,9 +134,10 @@ class Recorder:
                 await lock.execute(SQL["heartbeat"])
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
-    async def _reader(self, name: str, *topics: str) -> AIOKafkaConsumer:
-        """A consumer of whole topics that goes on where the database says."""
+    async def _reader(self, clients: AsyncExitStack, name: str, *topics: str) -> AIOKafkaConsumer:
+        """A consumer of whole topics that goes on where the database says. It is one of `clients` to be stopped."""
         reader = await consumer(self._bootstrap, f"recorder-{name}", max_poll_records=POLL_RECORDS)
+        clients.push_async_callback(stop, reader)
         partitions = [tp for topic in topics for tp in await partitions_of(reader, topic)]
         reader.assign(partitions)
         async with postgres_errors("reading positions"):

@@ -1,0 +1,118 @@
+"""Every part of the bus can be cancelled in the middle of its work: in seconds, and nothing of it is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import psutil
+
+from bus import db
+from bus.gateway.service import Gateway
+from bus.publisher import Publisher
+from bus.recorder.service import Recorder
+from bus.subscriber import Opened
+from bus.trust import Trust
+from tests.integration.bus import LICENCE, World, draft, fresh_firm
+
+RETURN_SECONDS = 5.0
+MOMENTS = (0.0, 0.02, 0.1, 0.3, 1.0)  # while it connects, and while it works
+
+
+def connections() -> set[tuple[int, int]]:
+    """This process's established connections, by both ports."""
+    return {
+        (one.laddr.port, one.raddr.port)
+        for one in psutil.Process().net_connections(kind="tcp")
+        if one.status == psutil.CONN_ESTABLISHED and one.raddr
+    }
+
+
+@asynccontextmanager
+async def leaves_nothing() -> AsyncIterator[None]:
+    """Tasks and connections are afterwards what they were before."""
+    tasks, open_before = asyncio.all_tasks(), connections()
+    yield
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline and (asyncio.all_tasks() - tasks or connections() - open_before):
+        await asyncio.sleep(0.05)
+    assert asyncio.all_tasks() - tasks == set()
+    assert connections() - open_before == set()
+
+
+async def cancelled(work: Callable[[], Awaitable[object]], after: float) -> None:
+    """Begins the work, cancels it, and waits for its end."""
+    async with leaves_nothing():
+        task = asyncio.ensure_future(work())
+        await asyncio.sleep(after)
+        task.cancel()
+        await asyncio.wait({task}, timeout=RETURN_SECONDS)
+        assert task.done(), task.get_stack()
+        assert task.cancelled(), task.exception()
+
+
+async def test_a_cancelled_publisher_leaves_nothing(world: World) -> None:
+    """While it connects, seals, or waits for acknowledgements."""
+    identity = await world.join(issues=[(LICENCE, "")])
+
+    async def publish() -> None:
+        async with Publisher(identity, world.place.kafka, world.catalogue) as publisher:
+            while True:
+                await publisher.publish([draft(fresh_firm()) for _ in range(20)])
+
+    for moment in MOMENTS:
+        await cancelled(publish, moment)
+
+
+async def test_a_cancelled_subscriber_leaves_nothing(world: World) -> None:
+    """While it joins its group, asks for keys, or runs its handler."""
+    parties = await world.parties()
+    group = await world.group()
+    await world.firms(parties.provider, 5)
+
+    async def handle(_: Sequence[Opened]) -> None:
+        await asyncio.sleep(60)
+
+    for moment in MOMENTS:
+        await cancelled(lambda: world.subscriber(parties.consumer, group).run(handle), moment)
+
+
+async def test_a_cancelled_gateway_leaves_nothing(world: World) -> None:
+    """While it connects, or follows certificates and sessions."""
+    place = world.place
+
+    async def serve() -> None:
+        async with Gateway(
+            keyring=place.bus.keyring(),
+            origin=place.bus.origin,
+            authority=place.bus.authority.signer.der,
+            catalogue=world.catalogue,
+            bootstrap=place.kafka,
+            dsn=place.dsn,
+        ) as gateway:
+            await gateway.run()
+
+    for moment in MOMENTS:
+        await cancelled(serve, moment)
+
+
+async def test_a_cancelled_recorder_leaves_nothing(world: World, dsn: str) -> None:
+    """While it stands by, and while it reads everything from the beginning into a database of its own."""
+    await db.migrate(dsn)
+    bus = world.place.bus
+    for database in (world.place.dsn, dsn):
+
+        def recorder(database: str = database) -> Recorder:
+            return Recorder(
+                bus.signer("recorder"),
+                bus.origin,
+                world.catalogue,
+                Trust(bus.authority.signer.der),
+                world.place.kafka,
+                database,
+            )
+
+        for moment in MOMENTS:
+            await cancelled(lambda: recorder().run(), moment)
