@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
@@ -171,6 +172,14 @@ def test_a_decimal_of_a_billion_digits_is_refused_at_once() -> None:
     codec = Codec({"type": "record", "name": "Outer", "fields": [{"name": "field", "type": ["null", decimal]}]})
     with pytest.raises(Malformed):
         codec.encode({"field": Decimal("1E+999999999")})
+
+
+def test_an_hour_that_comes_twice_is_two_hours() -> None:
+    kind = {"type": "long", "logicalType": "timestamp-micros"}
+    codec = Codec({"type": "record", "name": "Outer", "fields": [{"name": "field", "type": kind}]})
+    first = datetime(2024, 10, 27, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"))
+    encoded = [codec.encode({"field": one}) for one in (first, first.replace(fold=1))]
+    assert encoded == [codec._library({"field": one}) for one in (first, first.replace(fold=1))]
 
 
 def test_a_tuple_of_another_length_is_refused() -> None:
