@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -28,6 +29,22 @@ _EXCEPTIONS: Mapping[int, type[DeptbusError]] = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is asked for and why: the same words on every key request, and in the audit trail.
+
+    `operator` and `agent` (who acts for the subject) are ids of the department's own; never a citizen number.
+    """
+
+    sections: tuple[str, ...]
+    purpose: str
+    ground: str
+    operator: str
+    citation: str = ""
+    case: str = ""
+    agent: str | None = None
+
+
 class GatewayClient:
     """Talks to one gateway, or to the next one in the list when it is away."""
 
@@ -46,16 +63,7 @@ class GatewayClient:
         await self._http.aclose()
 
     async def keys(
-        self,
-        trust: Trust,
-        reads: Sequence[Read],
-        *,
-        purpose: str,
-        ground: str,
-        operator: str,
-        citation: str = "",
-        case: str = "",
-        agent: str | None = None,
+        self, trust: Trust, reads: Sequence[Read], wanted: Wanted
     ) -> tuple[Grant, Mapping[tuple[bytes, str], bytes]]:
         """Asks for the keys of these records.
 
@@ -63,12 +71,12 @@ class GatewayClient:
         """
         request = KeyRequest(
             request=secrets.token_bytes(16),
-            purpose=purpose,
-            ground=ground,
-            operator=operator,
-            citation=citation,
-            case=case,
-            agent=agent,
+            purpose=wanted.purpose,
+            ground=wanted.ground,
+            operator=wanted.operator,
+            citation=wanted.citation,
+            case=wanted.case,
+            agent=wanted.agent,
             recipient=self.identity.kem.id,
             reads=tuple(reads),
         )

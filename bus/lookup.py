@@ -8,12 +8,11 @@ from __future__ import annotations
 import secrets
 from base64 import b64decode
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
 from bus import envelope
-from bus.client import GatewayClient
+from bus.client import GatewayClient, Wanted
 from bus.envelope import Record
 from bus.messages import Read, open_grant
 from bus.opening import OpenedRecord, open_record, schema_of
@@ -23,26 +22,13 @@ from schemas.catalogue import Catalogue
 from schemas.errors import Code, Malformed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inquiry:
-    """Why somebody looks: the same words that a key request carries, and the audit trail keeps."""
-
-    sections: tuple[str, ...]
-    purpose: str
-    ground: str
-    operator: str
-    citation: str = ""
-    case: str = ""
-    agent: str | None = None
-
-
 async def search(
     client: GatewayClient,
     trust: Trust,
     catalogue: Catalogue,
     item: str,
     subject: Mapping[str, str],
-    inquiry: Inquiry,
+    wanted: Wanted,
     as_of: date | None = None,
 ) -> list[OpenedRecord]:
     """A subject's licences in force today, or as they stood on a day. `subject` is `{kind, id}`.
@@ -55,15 +41,15 @@ async def search(
         {
             "item": item,
             "subject": dict(subject),
-            "sections": inquiry.sections,
+            "sections": wanted.sections,
             "request": request.hex(),
             "recipient": client.identity.kem.id.hex(),
-            "purpose": inquiry.purpose,
-            "ground": inquiry.ground,
-            "operator": inquiry.operator,
-            "citation": inquiry.citation,
-            "case": inquiry.case,
-            "agent": inquiry.agent,
+            "purpose": wanted.purpose,
+            "ground": wanted.ground,
+            "operator": wanted.operator,
+            "citation": wanted.citation,
+            "case": wanted.case,
+            "agent": wanted.agent,
             "as_of": None if as_of is None else as_of.isoformat(),
         },
     )
@@ -88,22 +74,14 @@ async def fetch(client: GatewayClient, record: str) -> bytes:
 
 
 async def open_one(
-    client: GatewayClient, trust: Trust, catalogue: Catalogue, value: bytes, inquiry: Inquiry
+    client: GatewayClient, trust: Trust, catalogue: Catalogue, value: bytes, wanted: Wanted
 ) -> OpenedRecord:
     """A sealed value, verified, and opened as far as the gateway allows. Raises as `search`."""
     record = envelope.parse(value)
     verify(record, trust, client.identity.origin)
     there = {name for name, _ in record.claims.sections}
-    grant, keys = await client.keys(
-        trust,
-        [Read(record.claims_bytes, tuple(name for name in inquiry.sections if name in there))],
-        purpose=inquiry.purpose,
-        ground=inquiry.ground,
-        operator=inquiry.operator,
-        citation=inquiry.citation,
-        case=inquiry.case,
-        agent=inquiry.agent,
-    )
+    sections = tuple(name for name in wanted.sections if name in there)
+    grant, keys = await client.keys(trust, [Read(record.claims_bytes, sections)], wanted)
     return open_record(record, schema_of(catalogue, record), grant.results[0], keys)
 
 

@@ -20,6 +20,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError
 
 from bus import deadletters, envelope, metrics
 from bus.client import GatewayClient
+from bus.client import Wanted as Wanted  # a subscription is made of one
 from bus.envelope import Record
 from bus.identity import Identity
 from bus.kafka import consumer, kafka_errors, partitions_of, producer, stop
@@ -40,18 +41,6 @@ SEND_SECONDS = 30.0
 _RETRIED = frozenset({Code.NOT_ADMITTED, Code.INDEX_STALE, Code.FACTS_CHANGED, Code.SESSION_UNKNOWN})
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What a subscription asks for and why: the same words on every key request, and in the audit trail."""
-
-    sections: tuple[str, ...]
-    purpose: str
-    ground: str
-    operator: str
-    citation: str = ""
-    case: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,17 +215,8 @@ class Subscriber:
         return done
 
     async def _keys(self, client: GatewayClient, waiting: Sequence[_Held]) -> tuple[Grant, Secrets]:
-        wanted = self._wanted
         reads = [Read(one.record.claims_bytes, self._sections(one.record)) for one in waiting]
-        return await client.keys(
-            self._trust.trust,
-            reads,
-            purpose=wanted.purpose,
-            ground=wanted.ground,
-            operator=wanted.operator,
-            citation=wanted.citation,
-            case=wanted.case,
-        )
+        return await client.keys(self._trust.trust, reads, self._wanted)
 
     def _sections(self, record: Record) -> tuple[str, ...]:
         """An erased licence has no sections: only its state is asked for."""

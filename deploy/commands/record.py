@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from bus import disclosure, envelope, lookup
+from bus.client import Wanted
 from bus.envelope import Claims
-from bus.lookup import Inquiry
 from bus.opening import OpenedRecord, schema_of
 from bus.pki import Role
 from deploy.commands.options import (
@@ -78,12 +78,12 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Open sections of a record and write them to stdout as a disclosure that a third party verifies offline."""
         where = Home.find(home)
-        inquiry = Inquiry(
+        wanted = Wanted(
             sections=tuple(section), purpose=purpose, ground=ground, operator=operator, citation=citation, case=case
         )
         async with acting(where, department) as client, trusting(where, department) as trust:
             value = _given(record_) or await lookup.fetch(client, record_)
-            opened = await lookup.open_one(client, trust, Catalogue.load(), value, inquiry)
+            opened = await lookup.open_one(client, trust, Catalogue.load(), value, wanted)
             _refuse_unopened(section, opened)
             signer = opened.record.proof.signer
             issuer = trust.certificate(signer, Role.RECORD, envelope.made_at(opened.claims), opened.claims.issuer)
@@ -134,12 +134,12 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Find a subject's licences in force and open what the law lets you. Exit 1 if none of it may be opened."""
         where = Home.find(home)
-        inquiry = Inquiry(
+        wanted = Wanted(
             sections=tuple(section), purpose=purpose, ground=ground, operator=operator, citation=citation, case=case
         )
         day = None if as_of is None else _day(as_of)
         async with acting(where, department) as client, trusting(where, department) as trust:
-            found = await lookup.search(client, trust, Catalogue.load(), item, subject(about), inquiry, day)
+            found = await lookup.search(client, trust, Catalogue.load(), item, subject(about), wanted, day)
         document = [_opened(one) for one in found]
         emit(document, as_json=json, human=lambda: _show_opened(document))
         raise typer.Exit(1 if found and not any(one.sections for one in found) else 0)
