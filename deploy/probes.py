@@ -42,18 +42,24 @@ def probes(check: Callable[[], Awaitable[None]]) -> FastAPI:
 
 
 async def serve(*apps: tuple[FastAPI, int], work: Awaitable[None]) -> None:
-    """Serves on loopback while the work goes on. The first part that fails ends all."""
+    """Serves on loopback while the work goes on. The first part that ends, however it does, ends all.
+
+    On cancellation the requests under way are answered first: the work goes on until the servers are done.
+    """
     servers = [_server(app, port) for app, port in apps]
-    async with asyncio.TaskGroup() as tasks:
+    working = asyncio.ensure_future(work)
+    serving = [asyncio.ensure_future(server.serve()) for server in servers]
+    try:
+        await asyncio.wait({working, *serving}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
         for server in servers:
-            tasks.create_task(server.serve())
-        tasks.create_task(_until_done(work, servers))
-
-
-async def _until_done(work: Awaitable[None], servers: list[uvicorn.Server]) -> None:
-    await work
-    for server in servers:
-        server.should_exit = True
+            server.should_exit = True
+        ends = await asyncio.gather(*serving, return_exceptions=True)
+        working.cancel()
+        ends += await asyncio.gather(working, return_exceptions=True)
+    for end in ends:
+        if isinstance(end, BaseException) and not isinstance(end, asyncio.CancelledError):
+            raise end
 
 
 class _Server(uvicorn.Server):

@@ -80,7 +80,9 @@ class Recorder:
         assert task is not None
         while True:
             try:
-                await self._run_once()
+                # A task of its own: a group in this one whose part fails leaves this one's `cancelling` raised (Python
+                # 3.11, 3.12), and an engine's absence would look like a wish to stop.
+                await asyncio.create_task(self._run_once())
             except (Unavailable, Deposed) as exc:
                 log.warning("recorder_restarts", reason=str(exc) or "deposed")
             except (KeyError, asyncpg.PostgresError) as exc:
