@@ -18,8 +18,10 @@ import uvloop
 
 from adapters import config
 from adapters.exports import Exports
-from adapters.feed import Feed
+from adapters.feed import Feed, Result
+from adapters.mapping import Row
 from adapters.sink import PostgresSink
+from bus.db import postgres_errors
 from bus.identity import Identity
 from bus.logs import configure
 from bus.outbox import Outbox
@@ -30,9 +32,10 @@ from schemas.catalogue import Catalogue
 from schemas.errors import DeptbusError
 from schemas.operations import Operation
 from tests.faults.firms import firm, numbers
-from tests.faults.plant import CONSUMER, DUTY, ITEM, PROVIDER
+from tests.faults.plant import CONSUMER, DUTY, ITEM, PROVIDER, PURPOSE, SECTION
 
 BATCH = 64
+FOLLOW_SECONDS = 0.05
 
 
 async def publisher(a: argparse.Namespace) -> None:
@@ -41,6 +44,7 @@ async def publisher(a: argparse.Namespace) -> None:
     with Outbox(a.store) as outbox:
         async with Publisher(identity, a.kafka, Catalogue.load(), outbox=outbox) as sdk:
             for batch in numbers(a.first, a.count, BATCH):
+                await _abreast(a, batch[0] - a.first)
                 values = [firm(number) for number in batch]
                 fresh = [v for v in values if outbox.licence(sdk.reference(ITEM, v)) is None]
                 if fresh:
@@ -55,15 +59,28 @@ async def adapter(a: argparse.Namespace) -> None:
     identity = Identity.load(a.plant / "orgs" / PROVIDER[0])
     with Outbox(a.store) as outbox:
         async with Publisher(identity, a.kafka, catalogue, outbox=outbox) as sdk:
+            fed = Result()  # the published of an earlier run come again as duplicates
+
+            async def pace(row: Row) -> None:
+                if row.line % BATCH == 0:
+                    await _abreast(a, row.line)
+
+            def acknowledge(result: Result) -> None:
+                nonlocal fed
+                fed = result
+                _acknowledge(a.acked, result.published + result.duplicates)
+
             feed = Feed(
                 department,
                 catalogue,
                 lambda _: (sdk, outbox),
                 a.store.parent / "quarantine",
                 Exports(a.store.parent / "exports.json"),
-                on_batch=lambda result: _acknowledge(a.acked, result.published),
+                before_row=pace,
+                on_batch=acknowledge,
             )
-            await feed.run(a.input)
+            fed = await feed.run(a.input)
+            _acknowledge(a.acked, fed.published + fed.duplicates)
 
 
 async def subscriber(a: argparse.Namespace) -> None:
@@ -81,31 +98,55 @@ async def subscriber(a: argparse.Namespace) -> None:
             group=a.table,
             items=[ITEM],
             wanted=Wanted(
-                sections=("identity",),
-                purpose="tax-registration",
+                sections=(SECTION,),
+                purpose=PURPOSE,
                 ground="STATUTORY_DUTY",
                 operator="fault-test",
                 citation=DUTY,
             ),
             offsets=a.start | offsets,
         )
+        stored = await _stored(a.dsn, a.table)
         done = asyncio.Event()
+        if len(stored) >= a.count:
+            return
 
         async def handle(batch: Sequence[Opened]) -> None:
+            # What a grant opened is on file before the sink has it: a crash here leaves a release without a row.
+            _note(a.released, batch)
             await sink.write(batch)
-            if await _count(a.dsn, a.table) >= a.count:
+            stored.update(one.leaf_hash for one in batch)
+            if len(stored) >= a.count:
                 done.set()
 
         run = asyncio.create_task(sdk.run(handle))
         wait = asyncio.create_task(done.wait())
-        if await _count(a.dsn, a.table) >= a.count:
-            done.set()
         await asyncio.wait({run, wait}, return_when=asyncio.FIRST_COMPLETED)
         wait.cancel()
         if run.done():
             run.result()
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
+
+
+async def _abreast(a: argparse.Namespace, sent: int) -> None:
+    """The feeder stays within sight of the sink: so every part is at work whenever one is killed."""
+    while sent - _number(a.follow) > a.ahead:
+        await asyncio.sleep(FOLLOW_SECONDS)
+
+
+def _number(path: Path) -> int:
+    try:
+        return int(path.read_text("ascii"))
+    except (OSError, ValueError):
+        return 0
+
+
+def _note(path: Path, batch: Sequence[Opened]) -> None:
+    """A line a record that a key opened: its leaf hash, and the audit entry that the grant named for it."""
+    lines = [f"{one.leaf_hash.hex()} {one.entry.hex()} {','.join(one.sections)}\n" for one in batch if one.sections]
+    with path.open("a", encoding="ascii") as file:
+        file.writelines(lines)
 
 
 def _draft(values: dict[str, object]) -> Draft:
@@ -126,12 +167,13 @@ def _acknowledge(path: Path, count: int) -> None:
     temporary.replace(path)
 
 
-async def _count(dsn: str, table: str) -> int:
-    connection = await asyncpg.connect(dsn)
-    try:
-        return int(await connection.fetchval(f'SELECT count(*) FROM "{table}"'))
-    finally:
-        await connection.close()
+async def _stored(dsn: str, table: str) -> set[bytes]:
+    async with postgres_errors("reading the sink"):
+        connection = await asyncpg.connect(dsn)
+        try:
+            return {row["leaf_hash"] for row in await connection.fetch(f'SELECT leaf_hash FROM "{table}"')}
+        finally:
+            await connection.close()
 
 
 def _offsets(text: str) -> dict[tuple[str, int], int]:
@@ -149,6 +191,9 @@ def main() -> None:
     parser.add_argument("--dsn", default="")
     parser.add_argument("--store", type=Path)
     parser.add_argument("--acked", type=Path)
+    parser.add_argument("--released", type=Path)
+    parser.add_argument("--follow", type=Path, help="a file that says how far the sink is")
+    parser.add_argument("--ahead", type=int, default=0, help="how far before the sink the feeder may be")
     parser.add_argument("--input", type=Path)
     parser.add_argument("--department", type=Path)
     parser.add_argument("--table", default="")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import asyncpg
 import httpx
 
 from bus import db
+from bus.client import GatewayClient
 from bus.identity import Identity
 from bus.kafka import producer
 from bus.pki import write_private
@@ -30,6 +32,8 @@ PROVIDER = ("market", "11330411MB2A00011E")
 CONSUMER = ("tax", "12350600400000018P")
 ITEM = "business-licence"
 DUTY = "税收征收管理法 第十五条"
+PURPOSE = "tax-registration"
+SECTION = "identity"
 
 
 class Plant:
@@ -53,6 +57,21 @@ class Plant:
         self.consumer = await self.join(*CONSUMER, issues=[], receives=[ITEM])
         await self.start("recorder")
         await self.start("gateway")
+        await self._agree()
+
+    async def _agree(self) -> None:
+        """Without it nothing would ever be released, and no fault could show."""
+        body = {
+            "consumer": self.consumer.uscc,
+            "item": ITEM,
+            "sections": [SECTION],
+            "purposes": [PURPOSE],
+            "grounds": ["STATUTORY_DUTY"],
+            "duties": [DUTY],
+            "valid_from": "2020-01-01",
+        }
+        async with GatewayClient(self.provider, [self.gateway]) as client:
+            await client.post_json("/v1/agreements", body)
 
     async def join(
         self, name: str, uscc: str, *, issues: Sequence[tuple[str, str]], receives: Sequence[str]
@@ -93,8 +112,14 @@ class Plant:
                     *("--kafka", self.kafka, "--postgres-file", self.folder / "dsn"),
                     *("--port", str(self.gateway_port), "--metrics-port", str(metrics)),
                 ]
-                self.children[name] = start(name, arguments, log)
-                await _until(lambda: _ready(f"http://127.0.0.1:{metrics}/readyz"))
+
+                async def ready() -> None:
+                    # An engine that is away at the wrong moment ends it: an operator's supervisor starts it again.
+                    if name not in self.children or self.children[name].process.poll() is not None:
+                        self.children[name] = start(name, arguments, log)
+                    await _ready(f"http://127.0.0.1:{metrics}/readyz")
+
+                await _until(ready)
 
     def load(self, name: str, *arguments: Any) -> Child:
         """A process of the load: publisher, adapter or subscriber."""
@@ -115,6 +140,8 @@ class Plant:
                 child.process.wait(10)
 
     async def _kafka_answers(self) -> None:
+        with socket.create_connection(("127.0.0.1", self.kafka_port), 5):
+            pass  # first a plain look: aiokafka logs every refusal
         client = await producer(self.kafka, "plant")
         await client.stop()
 
