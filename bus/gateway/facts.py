@@ -87,6 +87,11 @@ class Found:
         return record, facts
 
 
+async def judged(connection: asyncpg.Connection, leaf_hashes: Sequence[bytes]) -> bool:
+    """Whether the recorder has admitted or refused every one of these, or found it in conflict."""
+    return bool(await connection.fetchval(SQL["judged"], leaf_hashes))
+
+
 async def load(connection: asyncpg.Connection, consumer: str, asked: Sequence[Asked], now: datetime) -> Found:
     """Everything that `decide` needs for these reads."""
     claims = [one.claims for one in asked]

@@ -20,6 +20,13 @@ SELECT f.leaf_hash, '', '', '', ''::bytea, 0, false, 0, 'VALID', NULL, NULL, max
    AND NOT EXISTS (SELECT 1 FROM conflict c WHERE c.leaf_hash = f.leaf_hash)
  GROUP BY f.leaf_hash;
 
+-- name: judged
+SELECT NOT EXISTS (
+       SELECT 1 FROM unnest($1::bytea[]) AS want(leaf_hash)
+        WHERE NOT EXISTS (SELECT 1 FROM record r WHERE r.leaf_hash = want.leaf_hash)
+          AND NOT EXISTS (SELECT 1 FROM conflict c WHERE c.leaf_hash = want.leaf_hash)
+          AND NOT EXISTS (SELECT 1 FROM refusal f WHERE f.leaf_hash = want.leaf_hash));
+
 -- name: agreements
 SELECT id, revision, provider, item, body FROM agreement
  WHERE consumer = $1 AND (provider, item) IN (SELECT * FROM unnest($2::text[], $3::text[]))

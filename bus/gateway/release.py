@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any
 
 import asyncpg
@@ -39,6 +40,8 @@ from schemas.catalogue import Catalogue
 from schemas.errors import Code, Refused
 
 LOG_SECONDS = 10.0  # longer than a leader change; then the consumer is told 503 and nothing was released
+JUDGED_SECONDS = 2.0  # the recorder is milliseconds behind; further behind than this, the subscriber backs off
+JUDGED_POLL_SECONDS = 0.02
 VOIDED = Code.FACTS_CHANGED
 
 log = structlog.get_logger()
@@ -80,8 +83,7 @@ class Releases:
         """The encoded grant. Raises `Malformed`, `Refused` (the request as a whole), `Unavailable` (nothing left the
         gateway).
         """
-        now = datetime.now(UTC)
-        recipient = self._recipient(signed, request.recipient, now)
+        recipient = self._recipient(signed, request.recipient, datetime.now(UTC))
         asked = [_parse(read) for read in request.reads]
         access = Access(
             consumer=signed.caller.uscc,
@@ -90,6 +92,8 @@ class Releases:
             citation=request.citation,
             case=request.case,
         )
+        await self._judged(asked)
+        now = datetime.now(UTC)
         async with postgres_errors("deciding"), self._pool.acquire() as connection:
             found = await fact_store.load(connection, access.consumer, asked, now)
             unopened = await self._keys.load(connection, {(a.claims.session, a.claims.issuer) for a in asked})
@@ -102,6 +106,21 @@ class Releases:
             await self._void(request.request, [entries[at] for at in sorted(changed)])
             decisions = [_voided(d) if at in changed else d for at, d in enumerate(decisions)]
         return self._grant(request, recipient, asked, decisions, entries, found)
+
+    async def _judged(self, asked: Sequence[Asked]) -> None:
+        """Waits a moment for records that the recorder has not come to yet.
+
+        A subscriber reads a record milliseconds after it was published. Without this it would be refused, that refusal
+        logged, and the question asked again, later than it need be.
+        """
+        hashes = [a.leaf_hash for a in asked]
+        deadline = monotonic() + JUDGED_SECONDS
+        while True:
+            async with postgres_errors("deciding"), self._pool.acquire() as connection:
+                all_judged = await fact_store.judged(connection, hashes)
+            if all_judged or monotonic() > deadline:
+                return
+            await asyncio.sleep(JUDGED_POLL_SECONDS)
 
     def _recipient(self, signed: Signed, key_id: bytes, now: datetime) -> KemKey:
         """Keys go to the department that signed, whoever else holds the request."""
