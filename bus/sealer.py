@@ -123,6 +123,8 @@ class Sealer:
     def _prepare(self, draft: Draft) -> tuple[Draft, int, bytes, tuple[Subject, ...], dict[str, bytes]]:
         """Everything that can be refused, before a leaf is spent."""
         item = self._item
+        if draft.occurred_at.tzinfo is None:
+            raise Malformed(Code.VALUE_INVALID, f"{item.name}: occurred_at has no time zone: whose clock is it?")
         generation, key = self._identity.pseudonym_key(item.name, draft.generation)
         item.validate(draft.values)
         licence = pseudonyms.licence(key, item.identify(draft.values))

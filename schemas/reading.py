@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
 from typing import Any
 
-from schemas.writing import INT32, Unusual, is_record
+from schemas.writing import INT32, Unusual, is_record, twos_complement_size
 
 Reader = Callable[[bytes, int], tuple[Any, int]]
 
@@ -96,7 +96,7 @@ def _decimal(schema: Mapping[str, Any]) -> Reader:
     def read(data: bytes, at: int) -> tuple[Decimal, int]:
         raw, at = _bytes(data, at)
         value = int.from_bytes(raw, "big", signed=True)
-        if len(raw) != (value.bit_length() + 8) // 8 or not -limit < value < limit:
+        if len(raw) != twos_complement_size(value) or not -limit < value < limit:
             raise Unusual
         return Decimal(value).scaleb(-scale, context), at
 

@@ -116,6 +116,11 @@ def _instant(value: datetime, _fold: int) -> bytes:  # two values that differ in
     return _long((value - _EPOCH) // _MICROSECOND)
 
 
+def twos_complement_size(value: int) -> int:
+    """The bytes of the shortest two's complement. (The library takes one more for some negative numbers: -128.)"""
+    return ((value if value >= 0 else ~value).bit_length() + 8) // 8
+
+
 def _decimal(schema: Mapping[str, Any]) -> Writer:
     precision, scale = schema["precision"], schema.get("scale", 0)
     shift = 10**scale
@@ -123,14 +128,14 @@ def _decimal(schema: Mapping[str, Any]) -> Writer:
     def write(value: Any) -> bytes:
         if type(value) is not Decimal:
             raise Unusual
-        sign, digits, exponent = value.as_tuple()
-        if sign or len(digits) > precision or not isinstance(exponent, int) or exponent < -scale:
+        _, digits, exponent = value.as_tuple()
+        if len(digits) > precision or not isinstance(exponent, int) or exponent < -scale:
             raise Unusual  # an exponent that is no number is NaN or infinity
         if exponent > precision:  # fastavro would compute all its digits: 1E+999999999 never ends
             raise Malformed(Code.VALUE_INVALID, "a decimal has more digits than its precision")
         numerator, denominator = value.as_integer_ratio()
         unscaled = numerator * shift // denominator
-        return _bytes(unscaled.to_bytes((unscaled.bit_length() + 8) // 8, "big"))
+        return _bytes(unscaled.to_bytes(twos_complement_size(unscaled), "big", signed=True))
 
     return write
 

@@ -243,3 +243,17 @@ def test_record_ids_are_of_version_7_and_differ() -> None:
 def test_claims_out_of_range_are_named(what: str, changed: dict[str, Any]) -> None:
     with pytest.raises(Malformed, match=f"claims: {what} is out"):
         envelope.check_claims(replace(CLAIMS, **changed))
+
+
+@pytest.mark.parametrize(
+    "unscaled", [0, 1, 127, 128, -1, -127, -128, -129, 32767, -32768, -32769, 10**20 - 1, 1 - 10**20]
+)
+def test_a_decimal_is_the_shortest_of_its_sign_too(unscaled: int) -> None:
+    """`bus/FORMATS.md`: the shortest two's complement. The library takes a byte more for -128."""
+    codec = Codec({"type": "bytes", "logicalType": "decimal", "precision": 20, "scale": 2})
+    value = Decimal(unscaled).scaleb(-2)
+    encoded = codec.encode(value)
+    raw = encoded[1:]
+    assert int.from_bytes(raw, "big", signed=True) == unscaled
+    assert len(raw) == 1 or not -(2 ** (8 * len(raw) - 9)) <= unscaled < 2 ** (8 * len(raw) - 9)
+    assert codec.decode(encoded) == value
