@@ -84,9 +84,11 @@ class GatewayClient:
         return open_grant(answer, request.request, self.identity.kem, trust, datetime.now(UTC))
 
     async def post_json(self, path: str, body: Any) -> Any:
+        """The JSON answer to a signed POST. Raises `Unavailable`, `Refused`, `Malformed`."""
         return json.loads(await self.send("POST", path, json.dumps(body).encode(), "application/json"))
 
     async def get_json(self, path: str) -> Any:
+        """The JSON answer to a signed GET. Raises as `post_json`."""
         return json.loads(await self.send("GET", path, b"", "application/json"))
 
     async def send(self, method: str, path: str, body: bytes, content_type: str) -> bytes:

@@ -33,9 +33,11 @@ class Origin:
 
     @property
     def time(self) -> datetime:
+        """The broker's time, UTC."""
         return datetime.fromtimestamp(self.timestamp / 1000, UTC)
 
     def to_json(self) -> dict[str, Any]:
+        """As it stands in the header."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 

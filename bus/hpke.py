@@ -41,6 +41,7 @@ class PrivateKey:
 
     @classmethod
     def generate(cls) -> PrivateKey:
+        """A new key pair, from the operating system's randomness."""
         return cls(MLKEM768PrivateKey.generate().private_bytes_raw() + X25519PrivateKey.generate().private_bytes_raw())
 
     def private_bytes(self) -> bytes:

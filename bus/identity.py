@@ -53,6 +53,7 @@ class Identity:
         return chosen, keys[chosen]
 
     def save(self, folder: Path) -> None:
+        """Writes the folder; a crash half-way leaves no identity in it."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         about = {"name": self.name, "uscc": self.uscc, "origin": self.origin, "gateway_owner": self.gateway_owner}
         certificate = x509.load_der_x509_certificate(self.authority)
@@ -65,6 +66,7 @@ class Identity:
         write_private(folder / "org.json", json.dumps(about, ensure_ascii=False, indent=2).encode())
 
     def save_pseudonym_keys(self, folder: Path) -> None:
+        """Writes the items' pseudonym keys anew."""
         keys = {
             item: {str(number): key.hex() for number, key in of_item.items()}
             for item, of_item in self.pseudonym_keys.items()

@@ -51,6 +51,7 @@ class KeyRequest:
     reads: tuple[Read, ...]
 
     def encode(self) -> bytes:
+        """The request's body."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         fields["reads"] = [{"claims": r.claims, "sections": r.sections} for r in self.reads]
         return _REQUEST.encode(fields)

@@ -32,22 +32,27 @@ class OpenedRecord:
 
     @property
     def claims(self) -> Claims:
+        """What the record claims, in clear."""
         return self.record.claims
 
     @property
     def item(self) -> str:
+        """The catalogue item."""
         return self.record.claims.item
 
     @property
     def leaf_hash(self) -> bytes:
+        """The record's identity, 32 bytes."""
         return self.record.leaf_hash
 
     @property
     def licence(self) -> bytes:
+        """The reference of the licence over all its versions, 32 bytes."""
         return self.record.claims.licence
 
     @property
     def sequence(self) -> int:
+        """Which version of the licence this is, from 1."""
         return self.record.claims.sequence
 
     @property

@@ -70,6 +70,7 @@ class Signer:
 
     @property
     def uscc(self) -> str:
+        """The owner's unified social credit code, from the certificate's subject."""
         return _subject(self.certificate, NameOID.SERIAL_NUMBER)
 
     def sign(self, data: bytes) -> bytes:
@@ -108,6 +109,7 @@ class CertificateAuthority:
 
     @classmethod
     def create(cls, folder: Path, name: str, uscc: str) -> CertificateAuthority:
+        """A new CA in an empty folder: an Ed25519 key (0600) and its own certificate, ten years."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         key = Ed25519PrivateKey.generate()
         subject = _name(name, uscc)
@@ -130,6 +132,7 @@ class CertificateAuthority:
 
     @property
     def signer(self) -> Signer:
+        """The CA's own key: signs revocations."""
         return self._signer
 
     def issue(self, role: Role, uscc: str, name: str) -> Signer:

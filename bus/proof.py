@@ -27,9 +27,11 @@ class BatchSigner(Protocol):
     """What signs a batch: `bus.pki.Signer`."""
 
     @property
-    def id(self) -> bytes: ...
+    def id(self) -> bytes:
+        """H(DER) of the certificate."""
 
-    def sign(self, data: bytes) -> bytes: ...
+    def sign(self, data: bytes) -> bytes:
+        """Ed25519, 64 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Proof:
 
     @classmethod
     def from_avro(cls, value: dict[str, Any]) -> Proof:
+        """From the decoded Avro record."""
         return cls(value["index"], value["size"], tuple(value["path"]), value["signer"], value["signature"])
 
 

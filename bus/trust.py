@@ -103,6 +103,7 @@ class Trust:
         return self.certificate(signer, role, at, uscc).key
 
     def kem_key(self, key_id: bytes) -> KemKey | None:
+        """A KEM key by its id, whether or not it is valid now; None if it is not known."""
         return self._kem.get(key_id)
 
     def gateway_key(self, owner: str, at: datetime) -> KemKey:

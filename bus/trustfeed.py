@@ -39,6 +39,7 @@ class TrustFeed:
         await self.catch_up()
 
     async def stop(self) -> None:
+        """Closes the connection; what is known stays known."""
         if self._consumer is not None:
             await self._consumer.stop()
             self._consumer = None

@@ -47,6 +47,7 @@ class Bus:
 
     @property
     def authority(self) -> CertificateAuthority:
+        """The bus's CA, with its private key."""
         return CertificateAuthority(self.folder / "ca")
 
     def signer(self, process: str) -> Signer:
@@ -54,6 +55,7 @@ class Bus:
         return Signer.load(self.folder / process, process)
 
     def keyring(self) -> Keyring:
+        """The gateway's secret keys."""
         return Keyring(self.folder / "gateway", self.signer("gateway"))
 
 

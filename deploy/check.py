@@ -41,9 +41,11 @@ class Findings:
 
     @property
     def good(self) -> bool:
+        """Whether nothing is lost, twice or unaudited."""
         return not (self.lost or self.duplicated or self.unaudited)
 
     def to_json(self) -> dict[str, Any]:
+        """Counts, and the first examples of each."""
         return {
             "records": self.records,
             "audit_entries": self.entries,

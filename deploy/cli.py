@@ -23,6 +23,7 @@ for register in COMMANDS:
 
 def main() -> None:
     # A person at a terminal sees tables and progress; whoever collects stderr gets every line.
+    """The `deptbus` command."""
     configure("deptbus", logging.WARNING if sys.stderr.isatty() else logging.INFO)
     app()
 

@@ -43,18 +43,22 @@ class Home:
 
     @classmethod
     def find(cls, given: Path | None = None) -> Home:
+        """The folder given, else DEPTBUS_HOME, else `.deptbus` here."""
         return cls((given or Path(os.environ.get("DEPTBUS_HOME") or ".deptbus")).absolute())
 
     @property
     def stack_file(self) -> Path:
+        """There while a stack runs."""
         return self.path / "stack.json"
 
     @property
     def bus(self) -> Path:
+        """The bus's own folder: CA, gateway and recorder keys."""
         return self.path / "bus"
 
     @property
     def logs(self) -> Path:
+        """A log file a process."""
         return self.path / "logs"
 
     def stack(self) -> Stack:
@@ -75,9 +79,11 @@ class Home:
         write_private(self.stack_file, json.dumps(asdict(stack), indent=2).encode())
 
     def load_bus(self) -> Bus:
+        """Raises `Misuse` (CONFIG_INVALID) if no bus was ever started here."""
         return Bus.load(self.bus)
 
     def org_folder(self, name: str) -> Path:
+        """Where a department's keys are."""
         return self.path / "orgs" / name
 
     def uscc_of(self, department: str) -> str:

@@ -26,6 +26,7 @@ log = structlog.get_logger()
 
 
 def main() -> None:
+    """The process: until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser()
     parser.add_argument("process", choices=("gateway", "recorder"))
     parser.add_argument("--bus", type=Path, required=True, help="the bus's folder")

@@ -241,7 +241,7 @@ def _undocumented(node: ast.Module | ast.ClassDef, file: Path) -> Iterator[str]:
                 yield from _undocumented(child, file)
 
 
-@pytest.mark.parametrize("room", ["schemas", "consent", "adapters"])
+@pytest.mark.parametrize("room", ["schemas", "consent", "bus", "adapters", "deploy"])
 def test_what_is_public_says_what_it_is(room: str) -> None:
     """A sentence on each module, class and function: shapes, units, errors."""
     assert [file for file in _sources(room) if file.stat().st_size and not ast.get_docstring(_tree(file))] == []

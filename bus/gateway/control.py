@@ -71,6 +71,7 @@ class ConsentBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 async def add_org(connection: asyncpg.Connection, uscc: str, name: str, *, auditor: bool = False) -> None:
+    """A department that joins, or joins again. Raises `Refused` (STATE_INVALID) if another has its name."""
     try:
         await connection.execute(SQL["add_org"], uscc, name, auditor)
     except asyncpg.UniqueViolationError as exc:
@@ -241,6 +242,7 @@ async def withdraw_consent(connection: asyncpg.Connection, caller: str, consent_
 
 
 async def consent(connection: asyncpg.Connection, caller: str, consent_id: UUID) -> Consent:
+    """One consent, for its parties. Raises `Refused` (NOT_FOUND) for everybody else."""
     body = await connection.fetchval(SQL["consent"], consent_id)
     found = None if body is None else Consent.from_json(json.loads(body))
     if found is None or not await _party(connection, caller, found):
@@ -256,6 +258,7 @@ async def consents_of(connection: asyncpg.Connection, caller: str, pseudonym: by
 
 
 async def is_auditor(connection: asyncpg.Connection, caller: str) -> bool:
+    """Whether a department may read the whole trail."""
     return bool(await connection.fetchval(SQL["is_auditor"], caller))
 
 

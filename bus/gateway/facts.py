@@ -36,10 +36,12 @@ class Asked(Protocol):
     """One read: its parsed claims and their leaf hash."""
 
     @property
-    def claims(self) -> Claims: ...
+    def claims(self) -> Claims:
+        """What the record claims."""
 
     @property
-    def leaf_hash(self) -> bytes: ...
+    def leaf_hash(self) -> bytes:
+        """Its identity, 32 bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,6 +66,7 @@ class Keyring:
         return list(self._kem)
 
     def kem(self, key_id: bytes) -> hpke.PrivateKey | None:
+        """A private KEM key by its id; None if this gateway never held it or it is destroyed."""
         if key_id not in self._kem:
             _ = self.kem_ids
         return self._kem.get(key_id)

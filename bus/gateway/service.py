@@ -175,6 +175,7 @@ class Gateway:
         }
 
     async def create_agreement(self, signed: Signed, body: AgreementBody) -> Any:
+        """In the trail, then in force."""
         async with self._connection("storing an agreement") as connection:
             made = await control.make_agreement(connection, self._catalogue, signed.caller.uscc, body)
             await self.revisions.log(signed, [made])
@@ -183,14 +184,17 @@ class Gateway:
         return made.to_json()
 
     async def list_agreements(self, signed: Signed, body: ListBody) -> Any:
+        """The caller's own, on either side."""
         async with self._connection("reading agreements") as connection:
             return [a.to_json() for a in await control.agreements(connection, signed.caller.uscc, None)]
 
     async def show_agreement(self, signed: Signed, body: IdBody) -> Any:
+        """One of the caller's own."""
         async with self._connection("reading agreements") as connection:
             return (await control.agreements(connection, signed.caller.uscc, body.id))[0].to_json()
 
     async def end_agreement(self, signed: Signed, body: IdBody) -> Any:
+        """Counts at once, on every gateway."""
         async with self._connection("ending an agreement") as connection:
             ended = await control.end_agreement(connection, signed.caller.uscc, body.id, self._entry(signed))
             await self._flush_revisions(connection)
@@ -198,6 +202,7 @@ class Gateway:
         return ended.to_json()
 
     async def create_consents(self, signed: Signed, body: ConsentsBody) -> Any:
+        """In the trail, then in force: all or none."""
         if not 1 <= len(body.consents) <= MAX_CONSENTS:
             raise Malformed(Code.REQUEST_TOO_LARGE, f"1 to {MAX_CONSENTS} consents at once")
         bodies = [(one, self._pseudonym(one.item, one.subject)) for one in body.consents]
@@ -209,16 +214,19 @@ class Gateway:
         return [one.to_json() for one in made]
 
     async def show_consent(self, signed: Signed, body: IdBody) -> Any:
+        """One that the caller is a party to."""
         async with self._connection("reading a consent") as connection:
             return (await control.consent(connection, signed.caller.uscc, body.id)).to_json()
 
     async def search_consents(self, signed: Signed, body: SubjectQuery) -> Any:
+        """A subject's, as far as the caller is a party."""
         pseudonym = self._pseudonym(body.item, body.subject)
         async with self._connection("reading consents") as connection:
             found = await control.consents_of(connection, signed.caller.uscc, pseudonym)
         return [one.to_json() for one in found]
 
     async def withdraw_consent(self, signed: Signed, body: IdBody) -> Any:
+        """Counts at once, on every gateway."""
         async with self._connection("withdrawing a consent") as connection:
             withdrawn = await control.withdraw_consent(connection, signed.caller.uscc, body.id, self._entry(signed))
             await self._flush_revisions(connection)
@@ -270,6 +278,7 @@ class Gateway:
         return {"entries": rows, "next": rows[-1]["position"] if rows else body.after}
 
     async def admitted(self, leaf_hash: bytes) -> Any:
+        """What the index says of a record: state, entry, status."""
         async with self._connection("reading the index") as connection:
             return await reading.admitted(connection, leaf_hash)
 

@@ -42,10 +42,12 @@ class Checked:
 
     @property
     def place(self) -> tuple[bytes, int]:
+        """(licence, sequence): what one record alone may claim."""
         return self.record.claims.licence, self.record.claims.sequence
 
     @property
     def leaf(self) -> tuple[str, bytes, int]:
+        """(issuer, session, leaf): what one record alone may claim."""
         claims = self.record.claims
         return claims.issuer, claims.session, claims.leaf
 

@@ -48,6 +48,7 @@ async def run(department: Department, home: Path, kafka: str, gateways: list[str
 
 
 def main() -> None:
+    """The process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("name", choices=[d.name for d in DEPARTMENTS])
     parser.add_argument("--home", type=Path, required=True)

@@ -28,6 +28,7 @@ class Department:
     values: Callable[[Opened], dict[str, Any]]
 
     def make(self, opened: Opened) -> Certificate:
+        """The certificate that it issues for an opened licence."""
         return Certificate(values=self.values(opened), region=opened.claims.region)
 
 

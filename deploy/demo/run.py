@@ -62,9 +62,11 @@ class Firms:
     changing: frozenset[str]
 
     def number(self, uscc: str) -> int:
+        """A firm's number: the order of first accepted lines, from 0."""
         return self._numbers()[uscc]
 
     def consents(self, uscc: str) -> bool:
+        """Whether the firm gives the bank its consent."""
         return self.number(uscc) % 5 != NO_CONSENT
 
     def withdrawing(self) -> tuple[list[str], list[str]]:

@@ -71,6 +71,7 @@ class Child:
 
     @property
     def pid(self) -> int:
+        """Its process id, and its group's."""
         return self.process.pid
 
     def dead(self) -> DeptbusError | None:
@@ -87,6 +88,7 @@ class Child:
         return (Unavailable if code in _TRY_LATER else Malformed)(code, detail)
 
     def signal_group(self, number: signal.Signals) -> None:
+        """To the process and all its children; nothing if they are gone."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
@@ -162,6 +164,7 @@ def run_to_end(child: Child, seconds: float) -> int:
 
 
 def log_tail(path: Path) -> str:
+    """The end of a log, at most 30,000 bytes; empty if there is none."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - LOG_TAIL))

@@ -21,6 +21,7 @@ REFUSED = 4  # exit status: fetched, and not what it should be
 
 
 def main() -> None:
+    """The process; see above."""
     from jgo.config import GlobalSettings
 
     answer, coordinates = Path(sys.argv[1]), sys.argv[2:]

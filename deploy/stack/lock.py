@@ -47,6 +47,7 @@ class HomeLock:
         return cls(path, descriptor)
 
     def release(self) -> None:
+        """Gives the home to whoever comes next."""
         with suppress(OSError):
             os.ftruncate(self.descriptor, 0)
         os.close(self.descriptor)

@@ -103,6 +103,7 @@ def run(folder: Path, port: int, logs: Path, announce: Callable[[Child], None] |
 
 
 def dsn(password: str, port: int, database: str = DATABASE) -> str:
+    """The connection string of the local server. It holds the password."""
     return f"postgresql://{USER}:{quote(password)}@127.0.0.1:{port}/{database}"
 
 

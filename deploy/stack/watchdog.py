@@ -19,6 +19,7 @@ PATIENCE_SECONDS = 1.5  # together well under the five seconds that nothing may 
 
 def main() -> None:
     # The terminal's Ctrl-C and a stray SIGTERM are the supervisor's business.
+    """Runs until its supervisor is gone or says that all is stopped."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     groups: dict[int, int] = {}
