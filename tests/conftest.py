@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,8 @@ from tests.report import write_report
 
 UP_SECONDS = 600
 DOWN_SECONDS = 120
+_OWN_FOLDER = pytest.StashKey[str]()
+_FAILED = pytest.StashKey[bool]()
 _started = time.monotonic()
 
 
@@ -67,8 +71,27 @@ def unique() -> str:
     return f"t-{secrets.token_hex(6)}"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """A folder of this run's own for temporary files.
+
+    As root PostgreSQL runs as another user, who must pass through the folders above its data. Every start of pytest
+    closes the usual one, `/tmp/pytest-of-root`, to others: under the servers of a run that is under way.
+    """
+    if config.option.basetemp is None:
+        config.option.basetemp = config.stash[_OWN_FOLDER] = tempfile.mkdtemp(prefix="deptbus-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """It goes, unless a test failed: then logs are in it."""
+    folder = config.stash.get(_OWN_FOLDER, None)
+    if folder is not None and not config.stash.get(_FAILED, True):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """`build/test.json`, also when tests failed."""
+    session.config.stash[_FAILED] = bool(exitstatus)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     counts = {name: len(reporter.stats.get(name, [])) for name in ("passed", "failed", "error", "skipped")}
     write_report("test", seconds=time.monotonic() - _started, exit_status=int(exitstatus), **counts)

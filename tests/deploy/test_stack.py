@@ -17,7 +17,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -247,30 +246,17 @@ MOUNTS = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    """Not pytest's own: another run of it closes that one's top folder to PostgreSQL's user."""
-    with tempfile.TemporaryDirectory(prefix="deptbus-stack-") as path:
-        yield Path(path)
-
-
-@pytest.fixture
-def tmp_path(folder: Path) -> Path:
-    """In that folder."""
-    return Path(tempfile.mkdtemp(dir=folder))
-
-
-@pytest.fixture(scope="module")
-def main(folder: Path) -> Iterator[Path]:
+def main(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One home through the whole file; a stack may run in it or not."""
-    path = folder / "我的 证照 bus"
+    path = tmp_path_factory.mktemp("stack") / "我的 证照 bus"
     yield path
     subprocess.run(command(path, "down"), cwd=ROOT, capture_output=True, check=False, timeout=UP_SECONDS)
 
 
 @pytest.fixture(scope="module")
-def engines(folder: Path) -> Iterator[Path]:
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Kafka and PostgreSQL alone. Their first start was killed in the middle, which must do no harm."""
-    path = folder / "engines"
+    path = tmp_path_factory.mktemp("engines") / "home"
     first = Foreground(path, "--bare")
     until(lambda: (path / "postgres" / "data.new").exists(), UP_SECONDS, "initdb never began")
     first.signal(signal.SIGKILL)

@@ -6,7 +6,6 @@ code at any length; only how often a batch boundary is hit differs, which the fi
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -38,15 +37,13 @@ pytestmark = pytest.mark.slow
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def plant() -> AsyncIterator[Plant]:
-    # Not pytest's folder: another run of pytest closes its top folder to PostgreSQL's user.
-    with tempfile.TemporaryDirectory(prefix="deptbus-faults-") as folder:
-        made = Plant(Path(folder))
-        try:
-            await made.up()
-            yield made
-        finally:
-            made.down()
+async def plant(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Plant]:
+    made = Plant(tmp_path_factory.mktemp("plant"))
+    try:
+        await made.up()
+        yield made
+    finally:
+        made.down()
 
 
 class TestKills:
