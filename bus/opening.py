@@ -13,6 +13,9 @@ from schemas.catalogue import Catalogue
 from schemas.errors import Code, Malformed, Refused
 from schemas.item import ItemSchema
 
+# Permitted, and yet no key: a record to come back to, not one to hand over with a refusal.
+_KEYLESS = frozenset({Code.SESSION_UNKNOWN, Code.SESSION_INVALID, Code.BODY_UNOPENABLE})
+
 Secrets = Mapping[tuple[bytes, str], bytes]  # by (leaf hash, section), as a grant gives them
 
 
@@ -76,6 +79,9 @@ def open_record(record: Record, schema: ItemSchema, result: Result, secrets: Sec
         raise Refused(why, "the recorder refused this record: its issuer is told why")
     if result.state == "CONFLICT":
         raise Refused(Code.CONFLICT, "two records claim this place: neither opens until a ruling")
+    lost = next((Code(code) for _, code in result.sections if code in _KEYLESS), None)
+    if lost is not None:
+        raise Refused(lost, "it may be opened, and no gateway holds its session's key: replay it once one does")
     sections: dict[str, Mapping[str, Any]] = {}
     salts: dict[str, bytes] = {}
     plains: dict[str, bytes] = {}

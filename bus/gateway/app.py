@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -140,7 +139,7 @@ async def _signed(request: Request, gateway: Gateway, limit: int) -> tuple[https
             raise Malformed(Code.REQUEST_TOO_LARGE, f"the body has more than {limit} bytes")
     data = bytes(body)
     message = httpsig.Message(method=request.method, url=str(request.url), headers=_headers(request))
-    return httpsig.verify(message, data, gateway.trust, datetime.now(UTC)), data
+    return await gateway.authenticate(message, data), data
 
 
 def _headers(request: Request) -> dict[str, str]:

@@ -92,14 +92,16 @@ async def sealed(connection: asyncpg.Connection, caller: str, leaf_hash: bytes) 
 
 
 async def admitted(connection: asyncpg.Connection, leaf_hash: bytes) -> dict[str, Any]:
-    """What the index says of a record."""
+    """What the index says of a record: WAITING, ADMITTED, CONFLICT, or REFUSED with its code. `at` is since when."""
     row = await connection.fetchrow(SQL["admitted"], leaf_hash)
     if row is None:
         return {"state": "WAITING"}
+    if row["state"] == "REFUSED":
+        return {"state": "REFUSED", "code": row["code"], "at": row["admitted_at"].isoformat()}
     return {
-        "state": "CONFLICT" if row["conflict"] else "ADMITTED",
+        "state": row["state"],
         "entry": row["entry"].hex(),
-        "admitted_at": row["admitted_at"].isoformat(),
+        "at": row["admitted_at"].isoformat(),
         "superseded": row["superseded"],
         "status": row["status"],
     }

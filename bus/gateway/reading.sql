@@ -18,10 +18,14 @@ SELECT e.position, e.leaf_hash, e.time, e.kind, e.consumer, e.provider, e.item, 
  LIMIT $12;
 
 -- name: admitted
-SELECT r.conflict, r.entry, r.admitted_at, l.sequence > r.sequence AS superseded, l.status
+SELECT CASE WHEN r.conflict THEN 'CONFLICT' ELSE 'ADMITTED' END AS state, r.entry, r.admitted_at,
+       l.sequence > r.sequence AS superseded, l.status, NULL AS code, 1 AS rank
   FROM record r JOIN licence l ON l.licence = r.licence WHERE r.leaf_hash = $1
 UNION ALL
-SELECT true, c.entry, c.found_at, false, '' FROM conflict c WHERE c.leaf_hash = $1;
+SELECT 'CONFLICT', c.entry, c.found_at, false, '', NULL, 2 FROM conflict c WHERE c.leaf_hash = $1
+UNION ALL
+SELECT 'REFUSED', NULL, f.refused_at, false, '', f.code, 3 FROM refusal f WHERE f.leaf_hash = $1
+ ORDER BY rank LIMIT 1;
 
 -- name: sealed
 -- A record as received, and whether this caller may read its topic: its issuer, an auditor, a party to an agreement.

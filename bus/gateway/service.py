@@ -20,7 +20,7 @@ import msgspec
 import structlog
 from aiokafka import AIOKafkaProducer
 
-from bus import audit, db, envelope, pseudonyms, trustfeed
+from bus import audit, db, envelope, httpsig, pseudonyms, trustfeed
 from bus.db import postgres_errors
 from bus.gateway import control, reading
 from bus.gateway.control import AgreementBody, ConsentBody, SubjectBody
@@ -110,6 +110,7 @@ class Gateway:
         self._dsn = dsn
         self.trust = Trust(authority)
         self._feed = TrustFeed(self.trust, bootstrap, "gateway")
+        self._looking = asyncio.Lock()
         self._sessions = SessionKeys(keyring, catalogue)
         self._pool: asyncpg.Pool | None = None
         self._producer: AIOKafkaProducer | None = None
@@ -157,6 +158,20 @@ class Gateway:
         await bounded(self._producer.client.fetch_all_metadata(), CHECK_SECONDS, "asking Kafka")
         async with self._connection("asking PostgreSQL") as connection:
             await connection.fetchval("SELECT 1", timeout=CHECK_SECONDS)
+
+    async def authenticate(self, message: httpsig.Message, body: bytes) -> Signed:
+        """Who signed a request. Raises `Refused` (REQUEST_*, CERTIFICATE_*).
+
+        A department that joined a moment ago is looked for on the certificates' topic: its first request counts.
+        """
+        try:
+            return httpsig.verify(message, body, self.trust, datetime.now(UTC))
+        except Refused as exc:
+            if exc.code is not Code.CERTIFICATE_UNKNOWN:
+                raise
+        async with self._looking:  # strangers, however many, cost one look at a time
+            await self._feed.catch_up()
+        return httpsig.verify(message, body, self.trust, datetime.now(UTC))
 
     def routes(self) -> Mapping[str, Route]:
         """The JSON routes: path, what it calls, the body it takes."""

@@ -8,13 +8,16 @@ from datetime import UTC, datetime
 import pytest
 
 from bus import session, topics
+from bus.client import GatewayClient
 from bus.identity import Identity
 from bus.outbox import Sealed
 from bus.sealer import Sealer
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
+from deploy import bootstrap
 from schemas.errors import Code
-from tests.integration.bus import LICENCE, TAX, World, draft, fresh_firm, tax_draft
+from tests.faults.firms import credit_code
+from tests.integration.bus import LICENCE, TAX, World, draft, fresh_firm, fresh_number, tax_draft
 
 TOPIC = f"licence.{LICENCE}"
 
@@ -150,3 +153,36 @@ async def test_a_refused_record_does_not_hold_up_who_reads_behind_it(world: Worl
     (letter,) = await world.on_topic(topics.dead_letters(group).name)
     assert letter.value == bad.value
     assert dict(letter.headers)["deptbus-code"] == Code.ISSUER_NOT_ENTITLED.encode()
+
+
+async def test_anybody_on_the_bus_can_ask_whether_a_record_counts(world: World) -> None:
+    """Admitted with its entry in the log, refused with the recorder's code, or not judged yet."""
+    provider = await world.join(issues=[(LICENCE, "44")])
+    sealer = await world.sealer(provider)
+    (good,) = sealer.seal([draft(fresh_firm(), region="440100")])
+    (elsewhere,) = sealer.seal([draft(fresh_firm(), region="330411")])
+    (kept_back,) = sealer.seal([draft(fresh_firm(), region="440100")])
+    await world.send_sealed(good, elsewhere)
+    async with GatewayClient(provider, world.place.gateways[:1]) as client:
+        states = [await client.get_json(f"/v1/admitted/{s.leaf_hash.hex()}") for s in (good, elsewhere, kept_back)]
+    assert [one["state"] for one in states] == ["ADMITTED", "REFUSED", "WAITING"]
+    assert states[1]["code"] == Code.ISSUER_NOT_ENTITLED
+    await world.rows("leaf_hash = $1", bytes.fromhex(states[0]["entry"]))
+
+
+async def test_a_department_is_known_from_its_first_request(world: World) -> None:
+    """Its certificate is on the topic before it asks: the gateway looks there before it says 'unknown'."""
+    name = f"dept-{secrets.token_hex(6)}"
+    identity = await bootstrap.add_org(
+        world.place.bus,
+        world.place.folder / "orgs" / name,
+        world.place.kafka,
+        world.place.dsn,
+        name=name,
+        uscc=credit_code(fresh_number()),
+        issues=[],
+        receives=[LICENCE],
+    )
+    for gateway in world.place.gateways:
+        async with GatewayClient(identity, [gateway]) as client:
+            assert await client.post_json("/v1/agreements:list", {}) == []
