@@ -33,6 +33,7 @@ async def postgres_errors(doing: str) -> AsyncIterator[None]:
         TimeoutError,
         asyncpg.PostgresConnectionError,
         asyncpg.InterfaceError,
+        asyncpg.InternalClientError,  # its state machine, when the server is killed between two messages
         asyncpg.OperatorInterventionError,
         asyncpg.InsufficientResourcesError,
         asyncpg.TransactionRollbackError,
@@ -54,8 +55,17 @@ async def pool(dsn: str, size: int = POOL_SIZE) -> asyncpg.Pool:
     """A pool of at most `size` connections. The caller closes it."""
     async with postgres_errors("connecting"):
         return await asyncpg.create_pool(
-            dsn, min_size=1, max_size=size, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS
+            dsn,
+            min_size=1,
+            max_size=size,
+            timeout=CONNECT_SECONDS,
+            command_timeout=COMMAND_SECONDS,
+            reset=_keep,
         )
+
+
+async def _keep(_: asyncpg.Connection) -> None:
+    """Nothing here sets, listens or locks beyond a transaction: asyncpg's reset would cost each use a query."""
 
 
 def queries(path: Path) -> Mapping[str, str]:

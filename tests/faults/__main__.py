@@ -185,12 +185,14 @@ async def one_load(plant: Plant, kills: Sequence[tuple[str, int]], first: int, c
     begun = time.monotonic()
     rows = [Kill(target=target, seed=seed, load=name, records=count, at_record=0) for target, seed in kills]
     try:
+        for missing in [part for part in ("kafka", "postgres", "recorder", "gateway") if part not in plant.children]:
+            await plant.start(missing)  # it ended by itself in the load before, which that load's rows say
         starts = await _ends(plant.kafka, TOPIC)
         logged = await _ends(plant.kafka, audit.TOPIC)
         feeder = "adapter" if "adapter" in dict(kills) else "publisher"
         load = Load(plant, feeder, first, count, name, starts)
         try:
-            rows = await _run(plant, load, rows)
+            await _run(plant, load, rows)
         finally:
             load.stop()
         rows = await _counted(plant, load, rows, logged)
@@ -199,10 +201,13 @@ async def one_load(plant: Plant, kills: Sequence[tuple[str, int]], first: int, c
     return [replace(row, seconds=round(time.monotonic() - begun, 1)) for row in rows]
 
 
-async def _run(plant: Plant, load: Load, rows: Sequence[Kill]) -> list[Kill]:
-    """To the end of the load. One kill at a time: each has its recovery to itself, while the load goes on."""
-    waiting = {row.target: (row, int(load.count * random.Random(row.seed).uniform(0.1, 0.9))) for row in rows}
-    done: dict[str, Kill] = {}
+async def _run(plant: Plant, load: Load, rows: list[Kill]) -> None:
+    """To the end of the load; `rows` learn where each kill was.
+
+    One kill at a time: each has its recovery to itself, while the load goes on.
+    """
+    waiting = {row.target: int(load.count * random.Random(row.seed).uniform(0.1, 0.9)) for row in rows}
+    killed_by_us = ""
     deadline = time.monotonic() + LOAD_SECONDS
     async with AsyncExitStack() as stack:
         positions = Positions(plant, load)
@@ -213,17 +218,27 @@ async def _run(plant: Plant, load: Load, rows: Sequence[Kill]) -> list[Kill]:
             await positions.look()
             if recovery is not None and recovery.done():
                 recovery.result()
-                recovery = None
-            due = [target for target, (_, at) in waiting.items() if measures[target]() >= at]
+                recovery, killed_by_us = None, ""
+            _check_alive(plant, killed_by_us)
+            due = [target for target, at in waiting.items() if measures[target]() >= at]
             if due and recovery is None:
-                row, _ = waiting.pop(due[0])
-                done[due[0]] = replace(row, at_record=measures[due[0]]())
+                killed_by_us = due[0]
+                del waiting[due[0]]
+                rows[:] = [replace(r, at_record=measures[r.target]()) if r.target == due[0] else r for r in rows]
                 recovery = asyncio.create_task(_kill(plant, load, due[0]))
             if time.monotonic() > deadline:
                 where = {target: measure() for target, measure in measures.items()}
                 raise RuntimeError(f"not finished in {LOAD_SECONDS:.0f} s: {where}; {_last_words(plant, load)}")
             await asyncio.sleep(POLL_SECONDS)
-    return [done.get(row.target, row) for row in rows]
+
+
+def _check_alive(plant: Plant, killed_by_us: str) -> None:
+    """No process may end because another was killed."""
+    for name, child in plant.children.items():
+        if name != killed_by_us and child.process.poll() is not None:
+            status = child.process.returncode
+            plant.children.pop(name)
+            raise RuntimeError(f"{name} ended by itself with {status}: {log_tail(child.log)[-1500:]}")
 
 
 def _measures(load: Load, positions: Positions) -> dict[str, Callable[[], int]]:
