@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
+from functools import lru_cache
 from uuid import UUID
 
 from consent.model import (
@@ -119,6 +120,12 @@ def _refuse_all(item: Item | None, record: RecordFacts, facts: Facts) -> Code | 
     return None if record.known_schema else Code.SCHEMA_UNKNOWN
 
 
+@lru_cache(maxsize=1_024)
+def _named(agreement: UUID, revision: int) -> str:
+    """An agreement as the trail names it. One decides thousands of sections: its name is made once."""
+    return f"agreement:{agreement}@{revision}"
+
+
 def _conditional(
     name: str, sensitive: bool, access: Access, record: RecordFacts, facts: Facts, status: Status, today: date
 ) -> tuple[Code, str, Agreement | None, tuple[Consent, ...]]:
@@ -126,7 +133,7 @@ def _conditional(
     miss: tuple[Code, str] = (Code.AGREEMENT_NONE, "")
     for agreement in facts.agreements:
         code, consents = _under(agreement, name, sensitive, access, record, facts, status, today)
-        rule = f"agreement:{agreement.id}@{agreement.revision}"
+        rule = _named(agreement.id, agreement.revision)
         if code is Code.PERMIT:
             return code, " ".join((rule, *(f"consent:{c.id}@{c.revision}" for c in consents))), agreement, consents
         if _REACHED[code] > _REACHED[miss[0]] or not miss[1]:

@@ -40,6 +40,10 @@ class Asked(Protocol):
         """What the record claims."""
 
     @property
+    def holders(self) -> tuple[bytes, ...]:
+        """Whose consent counts: computed once a request."""
+
+    @property
     def leaf_hash(self) -> bytes:
         """Its identity, 32 bytes."""
 
@@ -62,7 +66,7 @@ class Found:
 
     def of(self, asked: Asked, catalogue: Catalogue) -> tuple[RecordFacts, Facts]:
         """The facts of one record. Claims count only as far as the index has admitted exactly them."""
-        claims, holders = asked.claims, asked.claims.holders
+        claims, holders = asked.claims, asked.holders
         item = catalogue.items.get(claims.item)
         row = self.records.get(asked.leaf_hash)
         record = RecordFacts(
@@ -103,7 +107,7 @@ async def load(connection: asyncpg.Connection, consumer: str, asked: Sequence[As
     agreements = await connection.fetch(
         SQL["agreements"], consumer, [provider for provider, _ in providers], [item for _, item in providers]
     )
-    holders = {(holder, c.item) for c in claims for holder in c.holders}
+    holders = {(holder, one.claims.item) for one in asked for holder in one.holders}
     consents = await connection.fetch(
         SQL["consents"], consumer, [holder for holder, _ in holders], [item for _, item in holders]
     )

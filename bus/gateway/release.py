@@ -35,7 +35,7 @@ from bus.pki import Signer
 from bus.sealing import section_secret
 from bus.trust import KemKey, Trust
 from consent.decide import decide
-from consent.model import Access, Decision
+from consent.model import Access, Decision, RecordState
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Refused
 
@@ -55,6 +55,7 @@ class Asked:
     prefix: bytes
     leaf_hash: bytes
     sections: tuple[str, ...]
+    holders: tuple[bytes, ...]
 
 
 class Releases:
@@ -92,10 +93,9 @@ class Releases:
             citation=request.citation,
             case=request.case,
         )
-        await self._judged(asked)
+        found = await self._facts(access.consumer, asked)
         now = datetime.now(UTC)
         async with postgres_errors("deciding"), self._pool.acquire() as connection:
-            found = await fact_store.load(connection, access.consumer, asked, now)
             unopened = await self._keys.load(connection, {(a.claims.session, a.claims.issuer) for a in asked})
             decisions = [self._decide(a, access, found, now) for a in asked]
             decisions = await fact_store.take(connection, access.consumer, request.request, asked, decisions, now)
@@ -107,20 +107,27 @@ class Releases:
             decisions = [_voided(d) if at in changed else d for at, d in enumerate(decisions)]
         return self._grant(request, recipient, asked, decisions, entries, found)
 
-    async def _judged(self, asked: Sequence[Asked]) -> None:
-        """Waits a moment for records that the recorder has not come to yet.
+    async def _facts(self, consumer: str, asked: Sequence[Asked]) -> Found:
+        """What decides, after a moment's wait for records that the recorder has not come to yet.
 
         A subscriber reads a record milliseconds after it was published. Without this it would be refused, that refusal
-        logged, and the question asked again, later than it need be.
+        logged, and the question asked again, later than it need be. No connection is held while waiting.
         """
-        hashes = [a.leaf_hash for a in asked]
+        found = await self._load(consumer, asked)
+        waiting = [a.leaf_hash for a in asked if found.state(a) is RecordState.WAITING]
+        if not waiting or not found.index_fresh:
+            return found
         deadline = monotonic() + JUDGED_SECONDS
-        while True:
-            async with postgres_errors("deciding"), self._pool.acquire() as connection:
-                all_judged = await fact_store.judged(connection, hashes)
-            if all_judged or monotonic() > deadline:
-                return
+        while monotonic() < deadline:
             await asyncio.sleep(JUDGED_POLL_SECONDS)
+            async with postgres_errors("deciding"), self._pool.acquire() as connection:
+                if await fact_store.judged(connection, waiting):
+                    break
+        return await self._load(consumer, asked)
+
+    async def _load(self, consumer: str, asked: Sequence[Asked]) -> Found:
+        async with postgres_errors("deciding"), self._pool.acquire() as connection:
+            return await fact_store.load(connection, consumer, asked, datetime.now(UTC))
 
     def _recipient(self, signed: Signed, key_id: bytes, now: datetime) -> KemKey:
         """Keys go to the department that signed, whoever else holds the request."""
@@ -155,10 +162,10 @@ class Releases:
 
     async def append(self, values: Sequence[bytes]) -> None:
         """Returns when every in-sync replica has these log values. Raises `Unavailable`."""
+        batches = _batches(self._log, values)
         with metrics.outcome(metrics.APPENDED, len(values)):
             async with kafka_errors("writing the audit entry"), asyncio.timeout(LOG_SECONDS):
-                waiting = [await self._log.send(audit.TOPIC, value, partition=0) for value in values]
-                await asyncio.gather(*waiting)
+                await asyncio.gather(*[await self._log.send_batch(one, audit.TOPIC, partition=0) for one in batches])
 
     def _grant(
         self,
@@ -182,9 +189,25 @@ class Releases:
         return make_grant(request.request, results, secrets, recipient.key, self._signer)
 
 
+def _batches(log: AIOKafkaProducer, values: Sequence[bytes]) -> list[Any]:
+    """Kafka batches made here: one future a batch, where `send` would make one an entry. In order."""
+    batches = [log.create_batch()]
+    for value in values:
+        if batches[-1].append(key=None, value=value, timestamp=None) is None:  # full
+            batches.append(log.create_batch())
+            batches[-1].append(key=None, value=value, timestamp=None)
+    return batches
+
+
 def _parse(read: Read) -> Asked:
     claims, prefix = envelope.parse_claims(read.claims)
-    return Asked(claims=claims, prefix=prefix, leaf_hash=merkle.leaf_hash(read.claims), sections=read.sections)
+    return Asked(
+        claims=claims,
+        prefix=prefix,
+        leaf_hash=merkle.leaf_hash(read.claims),
+        sections=read.sections,
+        holders=claims.holders,
+    )
 
 
 def _without_keys(asked: Asked, decision: Decision, unopened: Mapping[tuple[bytes, str], Code]) -> Decision:
@@ -213,7 +236,7 @@ def _entry(signed: Signed, request: KeyRequest, asked: Asked, decision: Decision
         "item": claims.item,
         "provider": claims.issuer,
         "licence": claims.licence,
-        "subjects": claims.holders,
+        "subjects": asked.holders,
         "sections": [{"name": s.section, "code": s.code.value, "rule": s.rule} for s in decision.sections],
         "digest": signed.digest,
         "signer": signed.caller.id,
