@@ -17,6 +17,7 @@ from deploy.demo import run
 from deploy.demo.departments import DEPARTMENTS, MARKET
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, out, table
+from deploy.report import commit, machine
 from deploy.stack.supervisor import stop_running
 from schemas.errors import Code, Refused
 
@@ -52,7 +53,8 @@ def register(app: typer.Typer) -> None:
                     await stop_running(where)
         found["seconds_with_start"] = round(time.monotonic() - started, 1)
         wrong = run.differences(found, run.sample()[1])
-        document = {name: value for name, value in found.items() if name not in ("outcomes", "story")}
+        figures = {name: value for name, value in found.items() if name not in ("outcomes", "story")}
+        document = {"commit": commit(), "machine": machine(), "seed": None, **figures}
         report.parent.mkdir(parents=True, exist_ok=True)
         write_private(report, (json_.dumps(document, ensure_ascii=False, indent=2) + "\n").encode())
         emit(document, as_json=json, human=lambda: _show(found))

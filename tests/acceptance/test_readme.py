@@ -8,8 +8,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from fastapi.routing import APIRoute
+
+from bus.gateway.app import create_app
+from bus.gateway.service import Gateway
+from schemas.catalogue import Catalogue
+from tests.vectors import world
 
 ROOT = Path(__file__).parents[2]
 ENGLISH = (ROOT / "README.md").read_text("utf-8")
@@ -80,3 +87,23 @@ def test_the_commands_run_as_they_stand(tmp_path: Path) -> None:
 def _code(text: str) -> str:
     """A block without its comments: those are translated."""
     return re.sub(r"(^|\s)#.*$|\"\"\".*?\"\"\"", "", text, flags=re.MULTILINE)
+
+
+def test_the_page_for_http_lists_every_route() -> None:
+    """And no other: an agency writes its client from it."""
+    app = create_app(
+        Gateway(
+            keyring=cast(Any, None),
+            origin="",
+            authority=world.CA.der,
+            catalogue=Catalogue.load(),
+            bootstrap="",
+            dsn="",
+        )
+    )
+    routes = {
+        f"{method} {route.path}" for route in app.routes if isinstance(route, APIRoute) for method in route.methods
+    }
+    page = (ROOT / "bus" / "gateway" / "README.md").read_text("utf-8")
+    named = {one.replace("/ids/1", "/ids/{number}") for one in re.findall(r"`((?:GET|POST) /[^`]+)`", page)}
+    assert named == routes
