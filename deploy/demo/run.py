@@ -49,6 +49,7 @@ CONSENTS_AT_ONCE = 500
 SETTLE_SECONDS = 180.0  # without any progress
 POLL_SECONDS = 0.1
 CERTIFICATE_SECONDS = 60.0
+QUIET_SECONDS = 1.0  # without a certificate: none is on its way
 GRACE_SECONDS = 15
 
 Say = Callable[[str], None]
@@ -155,7 +156,7 @@ class _Run:
         await trust.start()
         opened.push_async_callback(trust.stop)
         before, others = self._firms.withdrawing()
-        pace = _Pace(lines=sum(1 for _ in path.open("rb")))
+        pace = _Pace(sum(1 for _ in path.open("rb")), self._watch)
 
         async def before_change(row: Accepted) -> None:
             uscc = str(row.values["uscc"])
@@ -232,19 +233,22 @@ class _Run:
 
 
 class _Pace:
-    """Full speed, then twenty rows a second."""
+    """Full speed, then, once all of that is through, twenty rows a second."""
 
-    def __init__(self, lines: int) -> None:
+    def __init__(self, lines: int, watch: Watch) -> None:
         self._from = lines - PACED_ROWS
+        self._watch = watch
         self._next = 0.0
         self.began = 0.0
 
     async def row(self, row: Row) -> None:
         if row.line < self._from:
             return
-        now = time.monotonic()
         if not self.began:
-            self.began, self._next = time.time(), now
+            # What still waits from the full feed is another measurement's.
+            await _within(self._watch.quiet(QUIET_SECONDS), CERTIFICATE_SECONDS, "the end of the full feed")
+            self.began, self._next = time.time(), time.monotonic()
+        now = time.monotonic()
         await asyncio.sleep(max(0.0, self._next - now))
         self._next = max(self._next, now - 1 / PACE) + 1 / PACE
 

@@ -7,6 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,6 +36,7 @@ class Watch:
         self._certified: dict[bytes, dict[str, float]] = {}  # reference -> issuer -> when its certificate was produced
         self._orphans: list[tuple[bytes, str, float]] = []
         self._issued: Counter[str] = Counter()
+        self._last = monotonic()
         self._news = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
@@ -59,6 +61,11 @@ class Watch:
         """Returns once this issuer's certificate from this licence is on its topic."""
         async with self._news:
             await self._news.wait_for(lambda: issuer in self._certified.get(licence, {}))
+
+    async def quiet(self, seconds: float) -> None:
+        """Returns once no certificate has come for so long."""
+        while (left := self._last + seconds - monotonic()) > 0:  # noqa: ASYNC110 - what is waited for is silence
+            await asyncio.sleep(left)
 
     def issued(self) -> Mapping[str, int]:
         """Certificates by issuer."""
@@ -97,6 +104,7 @@ class Watch:
                 self._certify(*orphan)
             return
         self._issued[claims.issuer] += 1
+        self._last = monotonic()
         for parent in claims.parents:
             self._certify(parent, claims.issuer, at)
 
