@@ -16,8 +16,8 @@ from typing import Any
 import fastavro
 
 from schemas import reading, writing
+from schemas.compiling import INT32, SHORTEST, compiled
 from schemas.errors import Code, Malformed
-from schemas.writing import INT32
 
 
 def _int32(value: Any, schema: Any = None, reader_schema: Any = None) -> Any:
@@ -27,9 +27,20 @@ def _int32(value: Any, schema: Any = None, reader_schema: Any = None) -> Any:
     return value
 
 
-# Takes effect only where a schema says so, and only `Codec` makes it say so.
+def _shortest_decimal(value: Any, schema: Any) -> Any:
+    """fastavro takes a byte more than it needs for some numbers below zero: -1.28."""
+    raw = fastavro.write.LOGICAL_WRITERS["bytes-decimal"](value, schema)
+    if not isinstance(raw, bytes):
+        return raw
+    unscaled = int.from_bytes(raw, "big", signed=True)
+    return unscaled.to_bytes(writing.twos_complement_size(unscaled), "big", signed=True)
+
+
+# They take effect only where a schema says so, and only `Codec` makes it say so.
 fastavro.read.LOGICAL_READERS[f"int-{INT32}"] = _int32
 fastavro.write.LOGICAL_WRITERS[f"int-{INT32}"] = _int32
+fastavro.read.LOGICAL_READERS[f"bytes-{SHORTEST}"] = fastavro.read.LOGICAL_READERS["bytes-decimal"]
+fastavro.write.LOGICAL_WRITERS[f"bytes-{SHORTEST}"] = _shortest_decimal
 
 
 class Codec:
@@ -39,8 +50,8 @@ class Codec:
 
     def __init__(self, schema: Any, *, name: str = "value") -> None:
         self._schema = fastavro.parse_schema(_bounded(schema), _force=True)
-        self._write = writing.compiled(self._schema) or self._library
-        self._read = reading.compiled(self._schema) or self._library_read
+        self._write = compiled(self._schema, writing.PARTS) or self._library
+        self._read = compiled(self._schema, reading.PARTS) or self._library_read
         self.name = name
 
     def encode(self, value: Any) -> bytes:
@@ -136,7 +147,9 @@ def named_types(node: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _bounded(node: Any) -> Any:
-    """The schema with every plain `int` held to 32 bits."""
+    """The schema with every plain `int` held to 32 bits, every decimal to its shortest form."""
+    if isinstance(node, dict) and node.get("type") == "bytes" and node.get("logicalType") == "decimal":
+        return {**node, "logicalType": SHORTEST}
     if node == "int":
         return {"type": "int", "logicalType": INT32}
     if isinstance(node, dict) and node.get("type") == "int" and "name" not in node:

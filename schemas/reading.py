@@ -9,22 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
-from typing import Any
+from typing import Any, Final
 
-from schemas.writing import INT32, Unusual, is_record, twos_complement_size
+from schemas.compiling import Parts, Unusual
+from schemas.writing import twos_complement_size
 
 Reader = Callable[[bytes, int], tuple[Any, int]]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = _EPOCH.toordinal()
-
-
-def compiled(schema: Any) -> Reader | None:
-    """The reader of a schema that fastavro has parsed; none for types that only fastavro reads."""
-    try:
-        return _reader(schema, {})
-    except Unusual:
-        return None
 
 
 def _long(data: bytes, at: int) -> tuple[int, int]:
@@ -165,43 +158,22 @@ def _union(branches: Sequence[tuple[str, Reader]]) -> Reader:
     return read
 
 
-_PRIMITIVE: Mapping[str, Reader] = {
-    "null": _null,
-    "boolean": _boolean,
-    "int": _int,
-    "long": _long,
-    "string": _text,
-    "bytes": _bytes,
-    "int-date": _date,
-    "long-timestamp-micros": _micros,
-}
-
-
-def _reader(schema: Any, named: dict[str, Reader]) -> Reader:
-    """The reader of a node. `named` are the types that were defined before it: a type that holds itself has none."""
-    if isinstance(schema, list):
-        return _union([(branch["name"] if is_record(branch) else "", _reader(branch, named)) for branch in schema])
-    if isinstance(schema, str):
-        found = named.get(schema) or _PRIMITIVE.get(schema)
-        if found is None:
-            raise Unusual
-        return found
-    kind, logical = schema["type"], schema.get("logicalType")
-    if kind == "record":
-        made = _record([(field["name"], _reader(field["type"], named)) for field in schema["fields"]])
-    elif kind == "enum":
-        made = _enum(schema["symbols"])
-    elif kind == "fixed" and logical is None:
-        made = _fixed(schema["size"])
-    elif kind == "array":
-        return _array(_reader(schema["items"], named))
-    elif kind == "bytes" and logical == "decimal":
-        return _decimal(schema)
-    elif isinstance(kind, str) and logical in (None, INT32):
-        return _reader(kind, named)
-    elif f"{kind}-{logical}" in _PRIMITIVE:
-        return _PRIMITIVE[f"{kind}-{logical}"]
-    else:
-        raise Unusual
-    named[schema["name"]] = made
-    return made
+PARTS: Final[Parts[Reader]] = Parts(
+    primitive={
+        "null": _null,
+        "boolean": _boolean,
+        "int": _int,
+        "long": _long,
+        "string": _text,
+        "bytes": _bytes,
+        "int-date": _date,
+        "long-timestamp-micros": _micros,
+    },
+    record=_record,
+    enum=_enum,
+    fixed=_fixed,
+    array=_array,
+    union=_union,
+    decimal=_decimal,
+    defaults=True,
+)

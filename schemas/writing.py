@@ -14,20 +14,16 @@ from decimal import Decimal
 from functools import lru_cache
 from operator import call
 from time import mktime
-from typing import Any
+from typing import Any, Final
 
+from schemas.compiling import Parts, Unusual
 from schemas.errors import Code, Malformed
 
 Writer = Callable[[Any], bytes]
 
-INT32 = "deptbus-int32"  # the logical type that holds an `int` to its 32 bits
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = _EPOCH.toordinal()
 _MICROSECOND = timedelta(microseconds=1)
-
-
-class Unusual(Exception):
-    """Not a value or a schema for these writers."""
 
 
 def _varint(value: int) -> bytes:
@@ -44,14 +40,6 @@ def _varint(value: int) -> bytes:
 # Lengths, counts, indices, most days: looked up instead of computed.
 _SMALL = tuple(map(_varint, range(1 << 15)))
 _LIMIT = len(_SMALL)
-
-
-def compiled(schema: Any) -> Writer | None:
-    """The writer of a schema that fastavro has parsed; none for types that only fastavro writes."""
-    try:
-        return _writer(schema, {})
-    except Unusual:
-        return None
 
 
 def _length(size: int) -> bytes:
@@ -218,50 +206,22 @@ def _refuse(value: Any) -> bytes:
     raise Unusual
 
 
-_PRIMITIVE: Mapping[str, Writer] = {
-    "null": _null,
-    "boolean": _boolean,
-    "int": _int,
-    "long": _long,
-    "string": _text,
-    "bytes": _bytes,
-    "int-date": _date,
-    "long-timestamp-micros": _micros,
-}
-
-
-def _writer(schema: Any, named: dict[str, Writer]) -> Writer:
-    """The writer of a node. `named` are the types that were defined before it: a type that holds itself has none."""
-    if isinstance(schema, list):
-        return _union([(branch["name"] if is_record(branch) else "", _writer(branch, named)) for branch in schema])
-    if isinstance(schema, str):
-        found = named.get(schema) or _PRIMITIVE.get(schema)
-        if found is None:
-            raise Unusual
-        return found
-    kind, logical = schema["type"], schema.get("logicalType")
-    if kind == "record":
-        if any("default" in field for field in schema["fields"]):
-            raise Unusual
-        made = _record([(field["name"], _writer(field["type"], named)) for field in schema["fields"]])
-    elif kind == "enum":
-        made = _enum(schema["symbols"])
-    elif kind == "fixed" and logical is None:
-        made = _fixed(schema["size"])
-    elif kind == "array":
-        return _array(_writer(schema["items"], named))
-    elif kind == "bytes" and logical == "decimal":
-        return _decimal(schema)
-    elif isinstance(kind, str) and logical in (None, INT32):
-        return _writer(kind, named)
-    elif f"{kind}-{logical}" in _PRIMITIVE:
-        return _PRIMITIVE[f"{kind}-{logical}"]
-    else:
-        raise Unusual
-    named[schema["name"]] = made
-    return made
-
-
-def is_record(branch: Any) -> bool:
-    """Whether a union's branch is a record that is defined there."""
-    return isinstance(branch, dict) and branch["type"] == "record"
+PARTS: Final[Parts[Writer]] = Parts(
+    primitive={
+        "null": _null,
+        "boolean": _boolean,
+        "int": _int,
+        "long": _long,
+        "string": _text,
+        "bytes": _bytes,
+        "int-date": _date,
+        "long-timestamp-micros": _micros,
+    },
+    record=_record,
+    enum=_enum,
+    fixed=_fixed,
+    array=_array,
+    union=_union,
+    decimal=_decimal,
+    defaults=False,  # the library writes a missing field as its default
+)
