@@ -138,6 +138,8 @@ class Trust:
         known = self._kem.get(key.id)
         if known is not None and (known.owner, known.role) != (body["owner"], body["role"]):
             raise Refused(Code.CERTIFICATE_OWNER, f"this KEM key is {known.owner}'s already")
+        if known is None and len(self._kem) >= MAX_CERTIFICATES:
+            raise Refused(Code.CERTIFICATE_INVALID, f"more than {MAX_CERTIFICATES} KEM keys")
         self._kem[key.id] = KemKey(
             id=key.id,
             key=key,

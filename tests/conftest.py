@@ -93,6 +93,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """`build/test.json`, also when tests failed."""
     session.config.stash[_FAILED] = bool(exitstatus)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    assert reporter is not None
     counts = {name: len(reporter.stats.get(name, [])) for name in ("passed", "failed", "error", "skipped")}
     write_report("test", seconds=time.monotonic() - _started, exit_status=int(exitstatus), **counts)
 

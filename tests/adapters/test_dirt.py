@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from adapters import config, sources
 from adapters.config import Department
-from adapters.mapping import REASONS, Accepted, Quarantined, map_row
+from adapters.mapping import REASONS, Accepted, Quarantined, Row, map_row
 from adapters.parsers import parse_capital, parse_date, parse_region
 from adapters.text import damage
 from consent.decide import CHINA
@@ -727,7 +727,7 @@ def test_a_row_is_accepted_or_has_a_reason(cells: list[str]) -> None:
     """Whatever ten cells hold: a reason of the closed list, the cells kept as they came."""
     department = config.load(TOML, Catalogue.load())
     item = Catalogue.load().item(department.item)
-    mapped = map_row(sources.Row(line=2, cells=tuple(cells)), HEADER, department, item)
+    mapped = map_row(Row(line=2, cells=tuple(cells)), HEADER, department, item)
     if isinstance(mapped, Quarantined):
         assert mapped.reason in REASONS
         assert mapped.cells == tuple(cells)

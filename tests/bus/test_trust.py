@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus import hpke, pki, trust
+from bus import hpke, trust
 from bus.pki import CertificateAuthority, Role, Signer
 from bus.trust import Trust, certificate_value, kem_key_value, revocation_value
 from schemas.errors import Code, DeptbusError, Malformed, Refused
@@ -92,7 +92,7 @@ def test_a_certificate_counts_within_its_validity(world: World) -> None:
     signer = world.signer(Role.RECORD)
     begin, end = signer.certificate.not_valid_before_utc, signer.certificate.not_valid_after_utc
     for at in (begin, end):
-        assert world.trust.key(signer.id, Role.RECORD, at)
+        assert world.trust.key(signer.id, Role.RECORD, at) is not None
     for at in (begin - SECOND, end + SECOND):
         with pytest.raises(Refused) as refused:
             world.trust.key(signer.id, Role.RECORD, at)
@@ -124,9 +124,9 @@ def test_a_certificate_has_one_spelling(world: World) -> None:
 def test_a_key_is_certified_once(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Two certificates for one key would let a signature change its owner; a restarted CA remembers."""
     key = Ed25519PrivateKey.generate()
-    monkeypatch.setattr(pki.Ed25519PrivateKey, "generate", staticmethod(lambda: key), raising=False)
+    monkeypatch.setattr("bus.pki.Ed25519PrivateKey.generate", staticmethod(lambda: key), raising=False)
     authority = CertificateAuthority(tmp_path / "ca")
-    assert authority.issue(Role.RECORD, OTHER, OTHER)
+    assert authority.issue(Role.RECORD, OTHER, OTHER).uscc == OTHER
     for again in (authority, CertificateAuthority(tmp_path / "ca")):
         for role, uscc in ((Role.RECORD, OTHER), (Role.DEPARTMENT, OTHER), (Role.RECORD, DEPARTMENT)):
             with pytest.raises(Refused) as refused:
@@ -172,14 +172,14 @@ def test_a_consumers_key_is_no_gateways(world: World) -> None:
         world.trust.gateway_key(DEPARTMENT, world.now)
 
 
-@pytest.mark.parametrize("role", sorted(set(Role) - {Role.GATEWAY}, key=lambda role: role.name))
+@pytest.mark.parametrize("role", sorted(set(Role) - {Role.GATEWAY}, key=str))
 def test_a_gateways_key_signed_by_another_role(world: World, role: Role) -> None:
     """A department's key names no gateway."""
     assert world.code(world.kem(signer=world.signer(role))) is Code.CERTIFICATE_ROLE
     assert world.trust.kem_key(KEY) is None
 
 
-@pytest.mark.parametrize("role", sorted(set(Role) - {Role.DEPARTMENT}, key=lambda role: role.name))
+@pytest.mark.parametrize("role", sorted(set(Role) - {Role.DEPARTMENT}, key=str))
 def test_a_consumers_key_signed_by_another_role(world: World, role: Role) -> None:
     """Nor a gateway's a consumer."""
     value = world.kem(role="CONSUMER", signer=world.signer(role))
@@ -259,12 +259,12 @@ def test_a_revoked_certificate_counts_for_what_was_before(world: World) -> None:
     """Up to the moment, without it: records that were admitted before stay good."""
     signer = world.signer(Role.RECORD)
     world.revoke(signer, world.now)
-    assert world.trust.key(signer.id, Role.RECORD, world.now - timedelta(microseconds=1))
+    assert world.trust.key(signer.id, Role.RECORD, world.now - timedelta(microseconds=1)) is not None
     for at in (world.now, world.now + HOUR):
         with pytest.raises(Refused) as refused:
             world.trust.key(signer.id, Role.RECORD, at)
         assert refused.value.code is Code.CERTIFICATE_REVOKED
-    assert world.trust.key(world.signer(Role.RECORD, DEPARTMENT).id, Role.RECORD, world.now)
+    assert world.trust.key(world.signer(Role.RECORD, DEPARTMENT).id, Role.RECORD, world.now) is not None
 
 
 def test_a_revocation_may_come_before_the_certificate(world: World) -> None:
@@ -283,7 +283,7 @@ def test_only_the_authority_revokes(world: World, role: Role) -> None:
     signer = world.signer(Role.RECORD)
     value = revocation_value(signer.id, world.now - HOUR, None, world.signer(role))
     assert world.code(value) is Code.SIGNATURE_INVALID
-    assert world.trust.key(signer.id, Role.RECORD, world.now)
+    assert world.trust.key(signer.id, Role.RECORD, world.now) is not None
 
 
 def test_a_revocation_changed_after_it_was_signed(world: World) -> None:
@@ -311,7 +311,7 @@ def test_the_earliest_revocation_counts(world: World, order: int) -> None:
         world.revoke(signer, at)
     with pytest.raises(Refused):
         world.trust.key(signer.id, Role.RECORD, world.now - HOUR)
-    assert world.trust.key(signer.id, Role.RECORD, world.now - HOUR - SECOND)
+    assert world.trust.key(signer.id, Role.RECORD, world.now - HOUR - SECOND) is not None
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before", "back-dated"])

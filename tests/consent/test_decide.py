@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import permutations
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import pytest
@@ -102,6 +102,8 @@ FACTS = Facts(
 )
 BY_CONSENT = Access(consumer=CONSUMER, purpose=PURPOSE, ground=Ground.CONSENT.value, citation="", case="c-1")
 BY_DUTY = replace(BY_CONSENT, ground=Ground.STATUTORY_DUTY.value, citation=DUTY)
+
+Rule = TypeVar("Rule", Agreement, Consent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,7 +363,7 @@ TERMS = pytest.mark.parametrize("which", ["agreement", "consent", "record"])
 
 def _at(now: datetime, which: str, first: date, last: date | None) -> Code:
     """The code at a moment when one of the three has this term, and the others are without end."""
-    terms = dict.fromkeys(("agreement", "consent", "record"), EVER)
+    terms: dict[str, Any] = dict.fromkeys(("agreement", "consent", "record"), EVER)
     terms[which] = {"valid_from": first, "valid_until": last}
     changed: dict[str, Any] = {
         "agreements": (replace(AGREEMENT, **terms["agreement"]),),
@@ -669,6 +671,12 @@ def test_random_facts_are_permitted_often_enough() -> None:
     assert sum(map(bool, counts)) > len(counts) / 8
 
 
+def _without(rule: Rule, name: str) -> Rule:
+    """The rule with one of its sets emptied."""
+    changed: Any = {name: frozenset()}
+    return replace(rule, **changed)
+
+
 def _with_less(case: Case) -> Iterator[Case]:
     """The same case with one fact that speaks for it taken away."""
     facts = case.facts
@@ -678,13 +686,13 @@ def _with_less(case: Case) -> Iterator[Case]:
         yield replace(case, facts=replace(facts, consents=facts.consents[:at] + facts.consents[at + 1 :]))
     for at, one in enumerate(facts.agreements):
         for name in ("sections", "purposes", "grounds", "duties", "statuses"):
-            less = replace(one, **{name: frozenset()})
+            less = _without(one, name)
             yield replace(
                 case, facts=replace(facts, agreements=(*facts.agreements[:at], less, *facts.agreements[at + 1 :]))
             )
     for at, given_consent in enumerate(facts.consents):
         for name in ("sections", "purposes", "sensitive"):
-            fewer = replace(given_consent, **{name: frozenset()})
+            fewer = _without(given_consent, name)
             yield replace(case, facts=replace(facts, consents=(*facts.consents[:at], fewer, *facts.consents[at + 1 :])))
     yield replace(case, facts=replace(facts, consumer_known=False))
     yield replace(case, facts=replace(facts, index_fresh=False))

@@ -15,10 +15,10 @@ from typing import Any, cast
 
 import pytest
 import pytest_asyncio
+from aiokafka.errors import KafkaError
 
 from adapters.sink import PostgresSink
 from bus import db
-from bus.kafka import KafkaError
 from bus.outbox import Outbox
 from bus.publisher import Publisher
 from bus.sealer import Draft

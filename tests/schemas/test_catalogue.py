@@ -238,7 +238,8 @@ def _nested(node: Any) -> list[dict[str, Any]]:
         return [field for part in node for field in _nested(part)]
     if not isinstance(node, dict):
         return []
-    return node.get("fields", []) + _nested(node.get("items"))
+    fields: list[dict[str, Any]] = node.get("fields", [])
+    return fields + _nested(node.get("items"))
 
 
 def test_catalogue_has_the_eight_items() -> None:
