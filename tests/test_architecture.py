@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import re
 import subprocess
 import sys
@@ -65,7 +66,16 @@ def _sources(*rooms: str) -> list[Path]:
 
 @cache
 def _tree(file: Path) -> ast.Module:
-    return ast.parse(file.read_text("utf-8"), str(file))
+    """Parsed without a collection in the middle.
+
+    A finaliser that complains there has its traceback formatted, which parses, too: CPython 3.11's parser is not made
+    for that (SystemError: AST constructor recursion depth mismatch).
+    """
+    gc.disable()
+    try:
+        return ast.parse(file.read_text("utf-8"), str(file))
+    finally:
+        gc.enable()
 
 
 def _at(file: Path, node: ast.AST) -> str:
