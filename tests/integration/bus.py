@@ -105,8 +105,17 @@ class World:
         self, *, issues: Sequence[tuple[str, str]] = (), receives: Sequence[str] = (), auditor: bool = False
     ) -> Identity:
         """A new department that every gateway knows."""
+        identity = await self.add(issues=issues, receives=receives, auditor=auditor)
+        for gateway in self.place.gateways:
+            await self.until(lambda gateway=gateway: self._knows(gateway, identity))  # type: ignore[misc]
+        return identity
+
+    async def add(
+        self, *, issues: Sequence[tuple[str, str]] = (), receives: Sequence[str] = (), auditor: bool = False
+    ) -> Identity:
+        """A new department that no gateway was asked about yet."""
         name = f"dept-{secrets.token_hex(6)}"
-        identity = await bootstrap.add_org(
+        return await bootstrap.add_org(
             self.place.bus,
             self.place.folder / "orgs" / name,
             self.place.kafka,
@@ -117,9 +126,6 @@ class World:
             receives=receives,
             auditor=auditor,
         )
-        for gateway in self.place.gateways:
-            await self.until(lambda gateway=gateway: self._knows(gateway, identity))  # type: ignore[misc]
-        return identity
 
     async def _knows(self, gateway: str, identity: Identity) -> bool:
         """Whether a gateway has read the department's certificate and KemKey: claims come after both."""

@@ -14,10 +14,8 @@ from bus.outbox import Sealed
 from bus.sealer import Sealer
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
-from deploy import bootstrap
 from schemas.errors import Code
-from tests.faults.firms import credit_code
-from tests.integration.bus import LICENCE, TAX, World, draft, fresh_firm, fresh_number, tax_draft
+from tests.integration.bus import LICENCE, TAX, World, draft, fresh_firm, tax_draft
 
 TOPIC = f"licence.{LICENCE}"
 
@@ -172,17 +170,7 @@ async def test_anybody_on_the_bus_can_ask_whether_a_record_counts(world: World) 
 
 async def test_a_department_is_known_from_its_first_request(world: World) -> None:
     """Its certificate is on the topic before it asks: the gateway looks there before it says 'unknown'."""
-    name = f"dept-{secrets.token_hex(6)}"
-    identity = await bootstrap.add_org(
-        world.place.bus,
-        world.place.folder / "orgs" / name,
-        world.place.kafka,
-        world.place.dsn,
-        name=name,
-        uscc=credit_code(fresh_number()),
-        issues=[],
-        receives=[LICENCE],
-    )
+    identity = await world.add(receives=[LICENCE])
     for gateway in world.place.gateways:
         async with GatewayClient(identity, [gateway]) as client:
             assert await client.post_json("/v1/agreements:list", {}) == []
