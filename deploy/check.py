@@ -24,6 +24,9 @@ from bus.kafka import everything
 from schemas.catalogue import Catalogue
 from schemas.errors import DeptbusError
 
+Place = tuple[str, int, int]  # topic, partition, offset
+Derived = tuple[int, Place, Record]  # with the broker's time, in milliseconds
+
 SHOWN = 20  # examples of each finding: enough to start from, not a dump
 
 
@@ -78,7 +81,7 @@ async def check(kafka: str, dsn: str, catalogue: Catalogue) -> Findings:
     findings.refused = len(refused)
     seen: set[bytes] = set()
     licences: dict[bytes, bytes] = {}
-    derived: list[tuple[Record, str]] = []
+    derived: list[Derived] = []
     async for message in everything(kafka, topics):
         place = (message.topic, message.partition, message.offset)
         findings.records += 1
@@ -96,21 +99,23 @@ async def check(kafka: str, dsn: str, catalogue: Catalogue) -> Findings:
         if record.leaf_hash not in known and place not in refused:
             findings.lost.append(_named(place) + " (not in the index)")
         if record.claims.parents:
-            derived.append((record, _named(place)))
+            derived.append((message.timestamp, place, record))
+    # The topics were read one partition after another: by the broker's time, the second of two is the later one.
+    derived.sort(key=lambda one: one[:2])
     _check_derived(derived, licences, opened, findings)
     return findings
 
 
 def _check_derived(
-    derived: Sequence[tuple[Record, str]],
+    derived: Sequence[Derived],
     licences: dict[bytes, bytes],
     opened: set[tuple[str, bytes]],
     findings: Findings,
 ) -> None:
     """One certificate of an issuer and item a licence; each after a permitted opening of its parent."""
     issued: Counter[tuple[str, str, bytes]] = Counter()
-    for record, place in derived:
-        claims = record.claims
+    for _, at, record in derived:
+        claims, place = record.claims, _named(at)
         for parent in claims.parents:
             if (claims.issuer, parent) not in opened:
                 findings.unaudited.append(place + " (its parent was never opened by its issuer)")
@@ -160,5 +165,5 @@ async def _rows(connection: asyncpg.Connection, table: str, columns: str = "*") 
     return rows
 
 
-def _named(place: tuple[str, int, int]) -> str:
+def _named(place: Place) -> str:
     return "/".join(map(str, place))
