@@ -28,7 +28,7 @@ class Tile(NamedTuple):
     """A tile's place: `level` 0 to 63, or -1 for a bundle of entries."""
 
     level: int
-    index: int
+    number: int
 
 
 ENTRIES = -1
@@ -222,8 +222,8 @@ def _split(count: int) -> int:
 
 def path(tile: Tile, width: int = WIDTH) -> str:
     """`tile/<level or entries>/<index>[.p/<width>]`: three digits a group, all but the last behind an `x`."""
-    groups = [f"{tile.index % 1000:03d}"]
-    rest = tile.index // 1000
+    groups = [f"{tile.number % 1000:03d}"]
+    rest = tile.number // 1000
     while rest:
         groups.append(f"x{rest % 1000:03d}")
         rest //= 1000
@@ -239,7 +239,7 @@ def parse_path(text: str) -> tuple[Tile, int]:
         level = ENTRIES if found[1] == "entries" else int(found[1])
         width = int(found[3] or WIDTH)
         tile = Tile(level, int(found[2].replace("x", "").replace("/", "")))
-        if level < 64 and tile.index < 1 << 56 and width <= WIDTH and path(tile, width) == text:
+        if level < 64 and tile.number < 1 << 56 and width <= WIDTH and path(tile, width) == text:
             return tile, width
     raise Malformed(Code.REQUEST_MALFORMED, "a path is tile/<level>/<index> or tile/entries/<index>, C2SP tlog-tiles")
 
@@ -260,7 +260,7 @@ def encode_bundle(entries: Iterable[bytes]) -> bytes:
 
 
 def starts(bundle: bytes) -> list[int]:
-    """Where each entry's bytes begin, behind its length. Raises `Malformed` (LOG_TAMPERED) unless the lengths add up."""
+    """Where each entry's bytes begin, behind its length. Raises `Malformed` (LOG_TAMPERED) if lengths do not add up."""
     found = []
     at, end = 0, len(bundle)
     while at + 2 <= end:
