@@ -1,4 +1,4 @@
-"""Merkle trees of RFC 6962 (hashing) and RFC 9162 (verification of inclusion).
+"""Merkle trees of RFC 6962 (hashing) and RFC 9162 (verification of inclusion and consistency).
 
 One tree serves batches of records, batches of audit entries and the audit log.
 """
@@ -78,3 +78,44 @@ def root_from_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) ->
     if last != 0:
         raise Malformed(Code.PROOF_INVALID, "the inclusion path is too short")
     return node
+
+
+def verify_consistency(size1: int, size2: int, root1: bytes, root2: bytes, proof: Sequence[bytes]) -> None:
+    """That the tree of `size1` leaves is the beginning of the tree of `size2` (RFC 9162 §2.1.4.2).
+
+    Raises `Malformed` (PROOF_INVALID) if the proof does not show it. For `size1` 0 no proof can: an empty tree is the
+    beginning of every tree, and whoever accepts that says so without one.
+    """
+    if not 0 < size1 <= size2:
+        raise Malformed(Code.PROOF_INVALID, f"there is no proof that a tree of {size1} begins one of {size2}")
+    if size1 == size2:
+        if proof or root1 != root2:
+            raise Malformed(
+                Code.PROOF_INVALID, f"two trees of {size1} are one tree, with one root and nothing to prove"
+            )
+        return
+    # A perfect old tree is a subtree of the new one: its root, which is known, begins the path.
+    path = [root1, *proof] if size1 & (size1 - 1) == 0 else list(proof)
+    if not path:
+        raise Malformed(Code.PROOF_INVALID, "the consistency proof is too short")
+    at, last = size1 - 1, size2 - 1
+    while at & 1:
+        at >>= 1
+        last >>= 1
+    old = new = path[0]
+    for node in path[1:]:
+        if last == 0:
+            raise Malformed(Code.PROOF_INVALID, "the consistency proof is too long")
+        if at & 1 or at == last:
+            old, new = node_hash(node, old), node_hash(node, new)
+            while not at & 1 and at:
+                at >>= 1
+                last >>= 1
+        else:
+            new = node_hash(new, node)
+        at >>= 1
+        last >>= 1
+    if last != 0:
+        raise Malformed(Code.PROOF_INVALID, "the consistency proof is too short")
+    if (old, new) != (root1, root2):
+        raise Malformed(Code.PROOF_INVALID, f"the tree of {size1} does not begin the tree of {size2}")

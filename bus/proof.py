@@ -6,7 +6,6 @@ path. So the audit log and the records share one verifier.
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from bus import merkle
+from bus.tlog.checkpoint import checkpoint_text
 from schemas.errors import Code, Malformed, Refused
 
 MAX_BATCH = 65_536
@@ -55,8 +55,8 @@ class Proof:
 
 
 def checkpoint_body(origin: str, size: int, root: bytes) -> bytes:
-    """`<origin>\\n<size>\\n<base64 of the root>\\n` (C2SP tlog-checkpoint)."""
-    return f"{origin}\n{size}\n{b64encode(root).decode()}\n".encode()
+    """What is signed: the text of a C2SP tlog-checkpoint, as the log's own checkpoints are."""
+    return checkpoint_text(origin, size, root).encode()
 
 
 def sign_batch(signer: BatchSigner, origin: str, leaves: Sequence[bytes]) -> list[Proof]:
