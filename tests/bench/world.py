@@ -67,7 +67,7 @@ def world(runner: asyncio.Runner, said: Said) -> Iterator[World]:
 @contextmanager
 def process(there: World, name: str) -> Iterator[tuple[int, str]]:
     """A gateway or recorder as its own process: its pid and its URL, once it says that it is ready."""
-    port, metrics_port = _free_port(), _free_port()
+    port, metrics_port = free_port(), free_port()
     dsn = there.folder / "dsn"
     dsn.write_text(there.postgres, "utf-8")
     command = [
@@ -110,7 +110,8 @@ async def _set_up(folder: Path, stack: Stack) -> World:
     return World(folder=folder, kafka=kafka, postgres=postgres, bus=bus, market=market, bank=bank)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
