@@ -10,6 +10,7 @@ from hashlib import sha256
 
 from schemas.errors import Code, Malformed
 
+HASH_BYTES = 32
 EMPTY_ROOT = sha256(b"").digest()
 
 
@@ -58,8 +59,12 @@ def paths(tree: Sequence[Sequence[bytes]]) -> list[list[bytes]]:
 def root_from_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
     """The root that this inclusion path leads to (RFC 9162 §2.1.3.2).
 
-    Raises `Malformed` (PROOF_INVALID) unless `0 <= index < size` and the path is exactly as long as the place demands.
+    Raises `Malformed` (PROOF_INVALID) unless `0 <= index < size`, the leaf is a hash, and the path is exactly as long as
+    the place demands.
     """
+    if len(leaf) != HASH_BYTES:
+        # In a tree of one leaf whatever is given would be the root.
+        raise Malformed(Code.PROOF_INVALID, f"a leaf hash has {HASH_BYTES} bytes, not {len(leaf)}")
     if not 0 <= index < size:
         raise Malformed(Code.PROOF_INVALID, f"leaf {index} is outside a tree of {size}")
     at, last, node = index, size - 1, leaf
