@@ -59,8 +59,8 @@ def paths(tree: Sequence[Sequence[bytes]]) -> list[list[bytes]]:
 def root_from_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
     """The root that this inclusion path leads to (RFC 9162 §2.1.3.2).
 
-    Raises `Malformed` (PROOF_INVALID) unless `0 <= index < size`, the leaf is a hash, and the path is exactly as long as
-    the place demands.
+    Raises `Malformed` (PROOF_INVALID) unless `0 <= index < size`, the leaf is a hash, and the path is exactly as long
+    as the place demands.
     """
     if len(leaf) != HASH_BYTES:
         # In a tree of one leaf whatever is given would be the root.

@@ -13,7 +13,7 @@ from typing import Any
 from bus import merkle
 from bus.tlog import tiles
 from bus.tlog.tiles import Edge, Range
-from schemas.errors import Code, Malformed
+from schemas.errors import Malformed
 
 # github.com/transparency-dev/merkle at 417fb0c (Apache-2.0): testdata/inclusion and testdata/consistency, one case a
 # line behind its file's name. Its releases do not carry them.
@@ -32,8 +32,7 @@ def _holds(v: Mapping[str, Any]) -> bool:
             found = merkle.root_from_path(b64decode(v["leafHash"]), v["leafIdx"], v["treeSize"], proof)
             return found == b64decode(v["root"])
         merkle.verify_consistency(v["size1"], v["size2"], b64decode(v["root1"]), b64decode(v["root2"]), proof)
-    except Malformed as refused:
-        assert refused.code is Code.PROOF_INVALID
+    except Malformed:
         return False
     return True
 
