@@ -1,0 +1,263 @@
+"""Evidence (审计证据): a case's log entries with everything that shows that they are genuine, in one archive. Pure.
+
+The archive stands alone: its page (`index.html`) checks it in a browser without a network, and each proof is a file
+that other people's tools read (C2SP tlog-proof). The same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from hashlib import sha256
+from importlib import resources
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from bus import audit
+from bus.audit import Entry
+from bus.pki import Certificate, Role, parse_certificate
+from bus.tlog import note
+from bus.tlog import proof as tlog_proof
+from bus.tlog.checkpoint import Checkpoint
+from bus.tlog.proof import TlogProof
+from schemas.avro import wire_schema
+from schemas.errors import Code, Malformed, Refused
+
+BEIJING = timezone(timedelta(hours=8))
+_SCHEMAS = ("LoggedEntry", "AuditEntry")
+_ROLES = {Role.GATEWAY.value: "gateway", Role.RECORDER.value: "recorder"}
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can state: the archive's bytes depend on no clock
+_FILE_MODE = 0o100644 << 16
+_UNIX = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceItem:
+    """An entry: its index, its bytes as the log has them, its path to the checkpoint's root, when the log took it."""
+
+    index: int
+    value: bytes
+    path: tuple[bytes, ...]
+    logged_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What an archive is about and stands on.
+
+    `checkpoint` is the log's signed note, `log` the key that signed it, `witnesses` keys whose cosignatures are shown;
+    `certificates` (DER) holds the entries' signers', `authority` is the bus CA's. `names` explains values to readers:
+    {credit code or term: name}. `made_at` is told, and proves nothing.
+    """
+
+    case: str
+    made_at: datetime
+    log: note.Verifier
+    checkpoint: bytes
+    certificates: Sequence[bytes]
+    authority: bytes
+    witnesses: Sequence[note.Verifier] = ()
+    names: Mapping[str, str] | None = None
+
+
+def build(case: Case, items: Sequence[EvidenceItem]) -> bytes:
+    """The archive (zip). What does not verify does not go into one.
+
+    Raises `Refused` (NOT_FOUND) without entries, `Refused` or `Malformed` if an entry, its proof, the checkpoint or a
+    certificate is not what it should be.
+    """
+    if not items:
+        raise Refused(Code.NOT_FOUND, f"no entry of the log carries the case {case.case!r}: nothing to show")
+    ordered = sorted(items, key=lambda item: item.index)
+    proofs = [TlogProof(item.index, item.path, case.checkpoint, item.value) for item in ordered]
+    (checkpoint,) = {tlog_proof.verify(proof, None, case.log) for proof in proofs}
+    entries = [audit.parse(item.value)[0] for item in ordered]
+    signers = _signers(case, entries)
+    files = {
+        "README.txt": _readme(case, checkpoint, len(ordered)),
+        "index.html": page(case, proofs, [one.der for one in signers]),
+        "entries.json": _entries_json(case, checkpoint, ordered, entries),
+        "table.csv": _csv(ordered, entries),
+        "keys/log.vkey": f"{case.log.vkey}\n".encode(),
+        "certificates/ca.pem": _pem(case.authority),
+    }
+    files |= {f"keys/witness-{n}.vkey": f"{one.vkey}\n".encode() for n, one in enumerate(case.witnesses, 1)}
+    files |= {f"certificates/{_ROLES[one.role]}-{one.id.hex()[:16]}.pem": _pem(one.der) for one in signers}
+    for proof in proofs:
+        files[f"entries/{proof.index}.bin"] = proof.extra or b""
+        files[f"proofs/{proof.index}.tlog-proof"] = proof.encode()
+    return _zip(files)
+
+
+def page(case: Case, proofs: Sequence[TlogProof], certificates: Sequence[bytes]) -> bytes:
+    """The page that checks these proofs: one HTML file that asks no network for anything and is forbidden to."""
+    evidence = {
+        "case": case.case,
+        "made_at": _iso(case.made_at),
+        "vkey": case.log.vkey,
+        "witnesses": [one.vkey for one in case.witnesses],
+        "proofs": [proof.encode().decode() for proof in proofs],
+        "certificates": [b64encode(one).decode() for one in certificates],
+        "authority": b64encode(case.authority).decode(),
+        "roles": _ROLES,
+        "schemas": {name: wire_schema(name) for name in _SCHEMAS},
+        "names": dict(case.names or {}),
+    }
+    # Inside of a script element only these end it or change how it is read; in JSON they stand in strings alone.
+    data = json.dumps(evidence, ensure_ascii=False, sort_keys=True)
+    for character in "<>&\u2028\u2029":
+        data = data.replace(character, f"\\u{ord(character):04x}")
+    html, script, style = (_part(name) for name in ("page.html", "page.js", "page.css"))
+    for name, part in (
+        ("script-hash", _csp_hash(script)),
+        ("style-hash", _csp_hash(style)),
+        ("script", script),
+        ("style", style),
+        ("evidence", data),  # last: what stands in it is nobody's placeholder
+    ):
+        html = html.replace(f"{{{{{name}}}}}", part, 1)
+    return html.encode()
+
+
+def _part(name: str) -> str:
+    return (resources.files("bus") / "evidence_page" / name).read_text("utf-8")
+
+
+def _csp_hash(text: str) -> str:
+    """Content Security Policy Level 3: what the browser compares an inline script or style with."""
+    return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
+
+
+def _signers(case: Case, entries: Sequence[Entry]) -> list[Certificate]:
+    """The certificates of the entries' signers, by their ids."""
+    authority = x509.load_der_x509_certificate(case.authority)
+    known = {one.id: one for one in (parse_certificate(der, authority) for der in case.certificates)}
+    needed = sorted({entry.signer for entry in entries})
+    for signer in needed:
+        if signer not in known:
+            raise Refused(Code.CERTIFICATE_UNKNOWN, f"the certificate {signer.hex()} that signed an entry is not known")
+        if known[signer].role.value not in _ROLES:
+            raise Refused(Code.CERTIFICATE_ROLE, f"{known[signer].name} signed an entry and is no gateway or recorder")
+    return [known[signer] for signer in needed]
+
+
+def _zip(files: Mapping[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(files):
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.create_system = _UNIX
+            info.external_attr = _FILE_MODE
+            archive.writestr(info, files[name])
+    return out.getvalue()
+
+
+def _pem(der: bytes) -> bytes:
+    try:
+        return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
+    except ValueError as exc:
+        raise Malformed(Code.CERTIFICATE_INVALID, "the bus CA's certificate cannot be read") from exc
+
+
+def _iso(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+
+
+def _readable(value: Any) -> Any:
+    """A decoded value as JSON has it: bytes in hex, times in RFC 3339."""
+    match value:
+        case bytes():
+            return value.hex()
+        case datetime():
+            return _iso(value)
+        case dict():
+            return {key: _readable(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_readable(inner) for inner in value]
+    return value
+
+
+def _entries_json(case: Case, checkpoint: Checkpoint, items: Sequence[EvidenceItem], entries: Sequence[Entry]) -> bytes:
+    document = {
+        "case": case.case,
+        "checkpoint": {
+            "origin": checkpoint.origin,
+            "size": checkpoint.size,
+            "root": b64encode(checkpoint.root).decode(),
+        },
+        "entries": [
+            {
+                "index": item.index,
+                "entry": entry.leaf_hash.hex(),
+                "logged_at": _iso(item.logged_at),
+                "time": _iso(entry.time),
+                "kind": entry.kind,
+                "request": entry.group.hex(),
+                "logged_by": entry.signer.hex(),
+                "body": _readable(entry.body),
+            }
+            for item, entry in zip(items, entries, strict=True)
+        ],
+    }
+    return (json.dumps(document, ensure_ascii=False, indent=1) + "\n").encode()
+
+
+_COLUMNS = {
+    "consumer": "使用部门",
+    "provider": "提供部门",
+    "item": "事项",
+    "purpose": "用途",
+    "ground": "依据",
+    "citation": "法条",
+    "case": "案号",
+    "operator": "经办人",
+    "agent": "代理人",
+    "record": "记录",
+}
+
+
+def _csv(items: Sequence[EvidenceItem], entries: Sequence[Entry]) -> bytes:
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["序号", "时间(北京)", "类别", *_COLUMNS.values(), "数据段", "条目散列"])
+    for item, entry in zip(items, entries, strict=True):
+        cells = [str(_readable(entry.body.get(name)) or "") for name in _COLUMNS]
+        sections = "; ".join(f"{one['name']}: {one['code']}" for one in entry.body.get("sections", ()))
+        when = f"{entry.time.astimezone(BEIJING):%Y-%m-%d %H:%M:%S}"
+        row = [str(item.index), when, entry.kind, *cells, sections, entry.leaf_hash.hex()]
+        writer.writerow([_harmless(cell) for cell in row])
+    return b"\xef\xbb\xbf" + out.getvalue().encode()
+
+
+def _harmless(cell: str) -> str:
+    """A spreadsheet takes what begins so for a formula."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
+def _readme(case: Case, checkpoint: Checkpoint, count: int) -> bytes:
+    return (
+        _part("README.txt")
+        .replace("{{vkey}}", case.log.vkey)
+        .replace("{{origin}}", checkpoint.origin)
+        .replace("{{size}}", str(checkpoint.size))
+        .replace("{{root}}", b64encode(checkpoint.root).decode())
+        .replace("{{authority}}", sha256(case.authority).hexdigest())
+        .replace("{{made}}", _iso(case.made_at))
+        .replace("{{count}}", str(count))
+        .replace("{{case}}", "".join(_printable(case.case)))
+        .encode()
+    )
+
+
+def _printable(text: str) -> Iterator[str]:
+    """No line of the reader's is made by a case number."""
+    return (one if one.isprintable() else f"\\u{{{ord(one):x}}}" for one in text)
