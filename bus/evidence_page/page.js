@@ -14,7 +14,7 @@
       Object.assign(this, { check, zh, en });
     }
   }
-  const unreadable = (what) => new Wrong("form", `无法解析:${what}`, `cannot be read: ${what}`);
+  const unreadable = (what) => new Wrong("form", `无法解析：${what}`, `cannot be read: ${what}`);
 
   // Bytes
 
@@ -396,6 +396,8 @@
 
     // A case's entries are those that name it, and those that take one of them back.
     const named = new Set(rows.filter((row) => row.entry?.body.case === evidence.case).map((row) => hex(row.leaf)));
+    for (const { entry, proof } of rows.filter((one) => one.entry?.kind === "Voided"))
+      for (const row of rows.filter(({ leaf }) => leaf && equal(leaf, entry.body.entry))) row.takenBack = proof.index;
     const places = new Set();
     for (const row of rows) {
       if (row.entry && !named.has(hex(row.leaf)) && !(row.entry.kind === "Voided" && named.has(hex(row.entry.body.entry))))
@@ -452,7 +454,7 @@
     consumer: "使用部门", digest: "请求摘要", entry: "所指条目", first: "其一", ground: "依据", hash: "散列", id: "编号", item: "事项", kind: "种类",
     licence: "证照", name: "名称", operator: "经办人", place: "位置", provider: "提供部门", purpose: "用途", reader: "查阅方", reason: "理由",
     recipient: "接收方", record: "记录", region: "区划", returned: "返回条数", revision: "版本", rule: "规则", second: "其二", sections: "数据段",
-    signature: "签名", signer: "签名证书", stands: "成立者", state: "状态", subjects: "主体(化名)", trace: "追踪号", what: "查阅内容",
+    signature: "签名", signer: "签名证书", stands: "成立者", state: "状态", subjects: "主体（化名）", trace: "追踪号", what: "查阅内容",
   };
   const KINDS = {
     Decision: "开启决定", Admitted: "收录", Conflict: "冲突", Ruling: "裁定", ErasureStarted: "开始删除", ErasureComplete: "删除完成", Voided: "撤回决定",
@@ -479,15 +481,16 @@
     ["form", "格式", "form"], ["checkpoint", "检查点", "checkpoint"], ["inclusion", "在日志内", "in the log"],
     ["signature", "签名", "signed"], ["case", "案号", "case"], ["twice", "不重复", "once"],
   ];
-  /** A check that was not reached, because an earlier one failed, has no mark of its own. */
+  /** Of a row that failed, each check; one that was not reached, because an earlier one failed, has no mark. */
   function marks(row) {
+    if (!row.wrong.length) return both("span", "✔ 通过", "good", { class: "good-mark" });
     const failed = new Map(row.wrong.map((one) => [one.check, one]));
     const reached = { form: true, checkpoint: row.proof, inclusion: row.checkpoint, signature: row.checkpoint && row.entry,
       case: row.entry, twice: row.proof };
     return list(CHECKS.filter(([check]) => failed.has(check) || reached[check]).map(([check, zh, en]) => {
       const wrong = failed.get(check);
       return wrong
-        ? both("span", `✘ ${zh}:${wrong.zh}`, `${en}: ${wrong.en}`, { class: "bad-mark" })
+        ? both("span", `✘ ${zh}：${wrong.zh}`, `${en}: ${wrong.en}`, { class: "bad-mark" })
         : both("span", `✔ ${zh}`, en, { class: "good-mark" });
     }));
   }
@@ -499,6 +502,7 @@
     const cells = [body.consumer ?? body.reader ?? body.author ?? body.by, [body.provider, body.item], [body.purpose, body.ground],
       [body.operator, body.agent]].map((value) => list([value].flat().filter((one) => typeof one === "string" && one).map(named)));
     const outcome = (body.sections ?? []).map((one) => `${one.name}: ${one.code}`).concat(body.code ?? []);
+    if (row.takenBack !== undefined) outcome.push(both("strong", `已撤回，见 ${row.takenBack}`, `taken back by ${row.takenBack}`));
     const kind = row.entry?.kind ?? "?";
     const line = make("tr", { id: `row-${number}`, "data-index": index, "data-status": good ? "good" : "bad",
       "data-failed": row.wrong.map((one) => one.check).join(" ") },
@@ -536,14 +540,14 @@
     const reasons = wrong.map((one) => both("p", `✘ ${one.zh}`, one.en));
     if (bad.length) {
       const links = bad.slice(0, 20).flatMap(([row, number]) => [" ", make("a", { href: `#row-${number}` }, row.proof ? row.proof.index : "?")]);
-      reasons.push(make("p", {}, `✘ ${bad.length} / ${rows.length} 条不通过,序号`, " ", english("entries failed, index"), ...links));
+      reasons.push(make("p", {}, `✘ ${bad.length} / ${rows.length} 条不通过，序号`, " ", english("entries failed, index"), ...links));
     }
     if (trusted !== "" && trusted !== evidence.vkey)
       reasons.push(both("p", "✘ 您的公钥与档案自带的公钥不同", "your key is not the one that came with the evidence"));
     if (reasons.length) verdict("bad", "✘", "核验不通过", "Not verified", reasons);
     else if (trusted === "") {
       verdict("good", "✔", "核验通过——前提是下方公钥与根证书指纹确由运营方公布", "Verified, if the key and the CA fingerprint below are the operator's");
-    } else verdict("good", "✔", "核验通过(用您的公钥)", "Verified with your key");
+    } else verdict("good", "✔", "核验通过（用您的公钥）", "Verified with your key");
   }
 
   let run = 0;
@@ -551,8 +555,8 @@
     const mine = ++run;
     verdict("checking", "…", "正在核验", "Checking");
     if (!await capable()) {
-      verdict("unable", "✘", "未核验:此浏览器缺少 WebCrypto 或 Ed25519", "Not verified: this browser lacks WebCrypto or Ed25519", [
-        both("p", "请换用较新的浏览器,或按 README.txt 用其他工具核验。", "Use a newer browser, or other tools: see README.txt.")]);
+      verdict("unable", "✘", "未核验：此浏览器缺少 WebCrypto 或 Ed25519", "Not verified: this browser lacks WebCrypto or Ed25519", [
+        both("p", "请换用较新的浏览器，或按 README.txt 用其他工具核验。", "Use a newer browser, or other tools: see README.txt.")]);
       return;
     }
     const trusted = at("trusted").value.trim();
@@ -571,7 +575,7 @@
   async function launch() {
     try { await start(); } catch (error) {
       console.error(error);
-      verdict("bad", "✘", "核验不通过:数据无法读取", "Not verified: the data cannot be read");
+      verdict("bad", "✘", "核验不通过：数据无法读取", "Not verified: the data cannot be read");
     }
   }
   void launch();
