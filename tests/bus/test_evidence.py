@@ -243,7 +243,14 @@ def test_the_page_verifies_a_case_in_a_browser_without_a_network(show: Show) -> 
     assert (verdict(page), failed(page)) == ("good", {})
     assert page.evaluate("document.querySelectorAll('tr[data-status=good]').length") == 4
     text = page.evaluate("document.body.innerText")
-    for shown in (CASE, LOG.verifier.vkey, "2025-06-01 16:00:00", "杭州市税务局", "identity: PERMIT", "taken back by 303"):
+    for shown in (
+        CASE,
+        LOG.verifier.vkey,
+        "2025-06-01 16:00:00",
+        "杭州市税务局",
+        "identity: PERMIT",
+        "taken back by 303",
+    ):
         assert shown in text, shown
     assert "witness.example/w1 2025-06-01T08:00:00" in text
     assert [one["request"]["url"][:7] for one in page.events("Network.requestWillBeSent")] == ["file://"]
