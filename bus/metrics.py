@@ -29,6 +29,11 @@ APPENDED = Counter("bus_audit_append_total", "Audit entries made durable, by out
 AUDIT_ROWS = Counter("bus_audit_rows_total", "Audit entries written to PostgreSQL, by kind.", ["kind"])
 REQUESTS = Counter("bus_http_requests_total", "Requests to a gateway, by route and outcome.", ["route", "outcome"])
 ACTIVE = Gauge("bus_recorder_active", "1 while this recorder holds the log's lock.")
+WITNESS_UP = Gauge("bus_witness_up", "1 while a witness's last answer was its cosignature.", ["witness"])
+COSIGNED = Counter(
+    "bus_witness_cosignatures_total", "Checkpoints that witnesses were asked to cosign.", ["witness", "outcome"]
+)
+WITNESSED = Counter("bus_witness_requests_total", "Checkpoints that this witness was shown, by outcome.", ["outcome"])
 
 
 @contextmanager

@@ -6,7 +6,21 @@ from collections.abc import Callable
 
 import typer
 
-from deploy.commands import adapter, agreement, audit, catalogue, check, consent, demo, dlq, org, record, stack, topics
+from deploy.commands import (
+    adapter,
+    agreement,
+    audit,
+    catalogue,
+    check,
+    consent,
+    demo,
+    dlq,
+    org,
+    record,
+    stack,
+    topics,
+    witness,
+)
 
 COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     demo.register,
@@ -19,6 +33,7 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     record.register,
     dlq.register,
     audit.register,
+    witness.register,
     check.register,
     topics.register,
 )
