@@ -162,7 +162,8 @@ class _Window(Rule, frozen=True, kw_only=True):
 
     times: Annotated[int, msgspec.Meta(ge=1, le=MAX_TIMES)]
     seconds: Annotated[int, msgspec.Meta(ge=1)]
-    counted: ClassVar[str]
+    one: ClassVar[str]  # what is counted
+    many: ClassVar[str]
 
     def judge(self, memory: Memory, act: Act, years: Years) -> Finding | None:
         """Only the last `times` are remembered: whether they lie within `seconds` is all that is asked."""
@@ -182,14 +183,16 @@ class _Window(Rule, frozen=True, kw_only=True):
         raise NotImplementedError
 
     def _detail(self, seen: Sequence[Seen]) -> str:
+        if self.times == 1:
+            return self.one
         span = round((seen[-1].at - seen[0].at).total_seconds())
-        return f"{len(seen)} {self.counted} within {span} s (the rule: {self.times} within {self.seconds} s)"
+        return f"{len(seen)} {self.many} within {span} s (the rule: {self.times} within {self.seconds} s)"
 
 
 class Burst(_Window, frozen=True, kw_only=True, tag="BURST"):
     """Many look-ups and decisions."""
 
-    counted = "look-ups and decisions"
+    one, many = "a look-up or decision", "look-ups and decisions"
 
     def _counts(self, memory: Memory, act: Act, years: Years) -> Iterable[bytes]:
         return (b"",)
@@ -198,7 +201,7 @@ class Burst(_Window, frozen=True, kw_only=True, tag="BURST"):
 class Subjects(_Window, frozen=True, kw_only=True, tag="SUBJECTS"):
     """Many different subjects. Each is remembered by its newest entry: a person asked about twice is one person."""
 
-    counted = "different subjects"
+    one, many = "a subject", "different subjects"
 
     def _counts(self, memory: Memory, act: Act, years: Years) -> Iterable[bytes]:
         for subject in dict.fromkeys(act.subjects):
@@ -214,7 +217,7 @@ class Hours(_Window, frozen=True, kw_only=True, tag="HOURS"):
 
     opens: time
     closes: time
-    counted = "uses out of working hours"
+    one, many = "a use out of working hours", "uses out of working hours"
 
     def _counts(self, memory: Memory, act: Act, years: Years) -> Iterable[bytes]:
         working = is_working_time(act.at, self.opens, self.closes, years)
@@ -229,7 +232,7 @@ class Hours(_Window, frozen=True, kw_only=True, tag="HOURS"):
 class Refusals(_Window, frozen=True, kw_only=True, tag="REFUSALS"):
     """Refusals in a row: what was opened in between ends the run."""
 
-    counted = "refusals in a row"
+    one, many = "a refusal", "refusals in a row"
 
     def _counts(self, memory: Memory, act: Act, years: Years) -> Iterable[bytes]:
         if act.opened:
@@ -241,7 +244,7 @@ class Case(_Window, frozen=True, kw_only=True, tag="CASE"):
     """What was opened for one of `purposes` without naming a case."""
 
     purposes: Annotated[frozenset[str], msgspec.Meta(min_length=1)]
-    counted = "openings without a case"
+    one, many = "an opening without a case", "openings without a case"
 
     def _counts(self, memory: Memory, act: Act, years: Years) -> Iterable[bytes]:
         return (b"",) if act.opened and not act.case.strip() and act.purpose in self.purposes else ()
