@@ -61,11 +61,17 @@ class Signature:
 
     @classmethod
     def from_line(cls, line: str) -> Signature:
-        """From a line without its newline. Raises `Malformed` (NOTE_INVALID)."""
+        """From a line without its newline.
+
+        Raises `Malformed`: NOTE_INVALID, or SIGNATURE_INVALID if all that is wrong is how the signature is spelt.
+        """
         if not line.startswith(_MARK):
             raise Malformed(Code.NOTE_INVALID, "a signature line begins with an em dash and a space")
         name, _, encoded = line.removeprefix(_MARK).partition(" ")
-        data = strict_base64(encoded)
+        try:
+            data = strict_base64(encoded)
+        except Malformed as exc:
+            raise Malformed(Code.SIGNATURE_INVALID, f"a signature is {exc.detail}") from exc
         return cls(name, data[:_KEY_ID_BYTES], data[_KEY_ID_BYTES:])
 
 
@@ -98,7 +104,10 @@ class Note:
 
 
 def parse(data: bytes) -> Note:
-    """A note from its bytes. Raises `Malformed` (NOTE_INVALID) for anything that `Note.encode` would not write."""
+    """A note from its bytes.
+
+    Raises `Malformed` (NOTE_INVALID, SIGNATURE_INVALID) for anything that `Note.encode` would not write.
+    """
     if len(data) > MAX_BYTES:
         raise Malformed(Code.NOTE_INVALID, f"a note has at most {MAX_BYTES} bytes")
     try:

@@ -100,6 +100,9 @@ def test_a_log_grows_and_every_way_that_is_none_is_refused(witness: Witness, sto
     three = _signed(_state(3))
     other = Signature(ORIGIN, LOG.verifier.key_id, LOG.sign("another text\n").signature)
     assert _refused(witness, Submission(1, _proof(1, 3), Note(three.text, (other,))).encode())[0] == 403
+    respelt = bytearray(_body(1, 3))
+    respelt[-3] += 1  # a bit behind the signature's last byte, which base64 has room for
+    assert _refused(witness, bytes(respelt))[0] == 403
     elsewhere = _state(3, "deptbus.example/log/110000")
     assert _refused(witness, Submission(1, _proof(1, 3), _signed(elsewhere)).encode())[0] == 404
     assert _refused(witness, Submission(1, (), three).encode())[0] == 422
