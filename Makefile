@@ -25,6 +25,8 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@if command -v go >/dev/null; then cd tests/go && test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./...; \
+	else echo "go is not installed: tests/go is not checked"; fi
 
 bench: setup
 	$(BIN)/python -m tests.bench
