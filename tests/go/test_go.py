@@ -18,7 +18,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bus import envelope, merkle
-from bus.tlog import note, tiles
+from bus.recorder.witnesses import Witnesses
+from bus.tlog import note, policy, tiles
 from bus.tlog.checkpoint import Checkpoint
 from bus.tlog.note import Algorithm, Note, NoteSigner
 from bus.tlog.proof import TlogProof
@@ -144,19 +145,31 @@ def test_consistency(programs: Programs, log: Log, tmp_path: Path) -> None:
 
 
 def test_proofs_of_entries(programs: Programs, log: Log, tmp_path: Path) -> None:
-    """Proof files with a witness's cosignature, at places where paths have different forms."""
-    cosigner = NoteSigner("witness.example/w1", Ed25519PrivateKey.generate(), Algorithm.COSIGNATURE_V1)
-    file = tmp_path / "entry.tlog-proof"
-    keys = ("--key", log.vkey, "--witness", cosigner.verifier.vkey)
+    """Proof files at places where paths have different forms, under a policy of two witnesses."""
+    first, second, other = (
+        NoteSigner(f"witness.example/{name}", Ed25519PrivateKey.generate(), Algorithm.COSIGNATURE_V1)
+        for name in ("w1", "w2", "w3")
+    )
+    quorum, file = tmp_path / "policy", tmp_path / "entry.tlog-proof"
+    lines = [
+        f"log {log.vkey}",
+        *(f"witness {w.verifier.name} {w.verifier.vkey} http://localhost" for w in (first, second)),
+    ]
+    lines += [f"group both all {first.verifier.name} {second.verifier.name}", "quorum both"]
+    _write(quorum, "\n".join([*lines, ""]).encode())
+    keys = ("--key", log.vkey, "--policy", quorum)
     for index, size in ((0, 1), (1, 3), (255, 256), (256, 257), (65_535, 65_536), (300, SIZE), (SIZE - 1, SIZE)):
-        proof = log.proof(index, size, cosigner)
-        _write(file, proof.encode())
+        made = log.proof(index, size, other, first, second)
+        _write(file, made.encode())
         assert programs.verify("proof", *keys, file) == (True, f"entry {index} is in {ORIGIN} of size {size}")
-        _write(file, replace(proof, extra=b"another entry").encode())
+        _write(file, replace(made, extra=b"another entry").encode())
         assert not programs.verify("proof", *keys, file).holds
-    _write(file, log.proof(0, SIZE).encode())
-    assert programs.verify("proof", "--key", log.vkey, file).holds
-    assert not programs.verify("proof", *keys, file).holds, "the witness has not cosigned"
+    for cosigners in ((first, other), (second,)):
+        made = log.proof(0, SIZE, *cosigners)
+        _write(file, made.encode())
+        assert not programs.verify("proof", *keys, file).holds
+        cosigned = note.verified(note.parse(made.note), [one.verifier for one in (first, second, other)])
+        assert not policy.satisfied(policy.parse(quorum.read_bytes()), cosigned), "and we see it so, too"
 
 
 def test_batches_of_records(programs: Programs, tmp_path: Path) -> None:
@@ -211,6 +224,23 @@ def test_a_witness(programs: Programs, log: Log) -> None:
         assert add(256, other.note(257), log.consistency(256, 257)).status_code == 403
         assert add(0, Note(unknown, (stranger.sign(unknown),)).encode()).status_code == 404
         cosigns(256, SIZE)
+
+
+async def test_a_recorder_and_a_witness(programs: Programs, log: Log) -> None:
+    """Our client follows the witness from where it stands, also after it has forgotten where that was."""
+
+    async def proof(old: int, new: int) -> list[bytes]:
+        return log.consistency(old, new)
+
+    async with httpx.AsyncClient(trust_env=False) as http:
+        with programs.witness(log.vkey) as witness:
+            line = f"witness go {witness.verifier.vkey} {witness.url}\nquorum go\n"
+            for sizes in ((256, 257, 257), (65_537, SIZE)):
+                client = Witnesses(policy.parse(line.encode()), http, proof)
+                for size in sizes:
+                    signed = note.parse(log.note(size))
+                    [cosignature] = await client.cosign(signed, log.checkpoint(size))
+                    assert note.verified(signed.signed(cosignature), [witness.verifier]) == (witness.verifier,)
 
 
 def _both(programs: Programs, log: Log) -> tuple[bool, bool]:

@@ -1,9 +1,9 @@
 // Verify checks what the bus publishes with other people's code alone: golang.org/x/mod/sumdb and transparency-dev.
 //
-//	verify proof --key VKEY [--witness VKEY]... FILE            a .tlog-proof whose extra line is the entry
-//	verify consistency --key VKEY (--tiles LOG | --lines FILE) OLD NEW    two checkpoints
-//	verify batch FILE                                           records under their batches' signatures, JSON
-//	verify tree --key VKEY [--token TOKEN] LOG                  a whole log in tiles
+//	verify proof --key VKEY [--policy FILE] FILE    a .tlog-proof whose extra line is the entry
+//	verify consistency --key VKEY (--tiles LOG [--token TOKEN] | --lines FILE) OLD NEW    two checkpoints
+//	verify batch FILE                               records under their batches' signatures, in JSON
+//	verify tree --key VKEY [--token TOKEN] LOG      a whole log in tiles
 //
 // LOG is a folder or a URL. One sentence on stdout; exit 0 if it holds, 1 if not, 2 for a wrong call.
 package main
@@ -22,6 +22,7 @@ import (
 	"github.com/transparency-dev/formats/log"
 	fnote "github.com/transparency-dev/formats/note"
 	tlogproof "github.com/transparency-dev/formats/proof"
+	"github.com/transparency-dev/formats/witness"
 	"github.com/transparency-dev/merkle/proof"
 	"github.com/transparency-dev/merkle/rfc6962"
 	"golang.org/x/mod/sumdb/note"
@@ -36,8 +37,7 @@ func main() {
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	key := flags.String("key", "", "the log's verifier key")
-	var witnesses list
-	flags.Var(&witnesses, "witness", "the verifier key of a witness whose cosignature must be there")
+	policy := flags.String("policy", "", "a tlog-policy file, whose quorum of witnesses must have cosigned")
 	tiles := flags.String("tiles", "", "the log, out of whose tiles the consistency is proved")
 	lines := flags.String("lines", "", "a file of a consistency proof's hashes, one a line in base64")
 	token := flags.String("token", "", "the bearer token for a log over HTTP")
@@ -47,7 +47,7 @@ func main() {
 	var err error
 	switch args := flags.Args(); {
 	case flags.Name() == "proof" && len(args) == 1:
-		says, err = verifyProof(*key, witnesses, args[0])
+		says, err = verifyProof(*key, *policy, args[0])
 	case flags.Name() == "consistency" && len(args) == 2:
 		says, err = verifyConsistency(*key, *tiles, *token, *lines, args[0], args[1])
 	case flags.Name() == "batch" && len(args) == 1:
@@ -64,7 +64,7 @@ func main() {
 }
 
 // verifyProof takes the leaf from the extra line, so the entry needs no file of its own.
-func verifyProof(key string, witnesses []string, file string) (string, error) {
+func verifyProof(key, policy, file string) (string, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return "", err
@@ -76,9 +76,14 @@ func verifyProof(key string, witnesses []string, file string) (string, error) {
 	if len(one.ExtraData) == 0 {
 		return "", errors.New("the proof carries no entry in its extra line")
 	}
-	at, err := openCheckpoint(one.Checkpoint, key, witnesses...)
+	at, err := openCheckpoint(one.Checkpoint, key)
 	if err != nil {
 		return "", err
+	}
+	if policy != "" {
+		if err := checkQuorum(policy, one.Checkpoint); err != nil {
+			return "", err
+		}
 	}
 	leaf := tlog.RecordHash(one.ExtraData)
 	path := make([][]byte, len(one.Hashes))
@@ -198,31 +203,35 @@ func readCheckpoint(file, key string) (*log.Checkpoint, error) {
 	return openCheckpoint(data, key)
 }
 
-// openCheckpoint wants the log's signature and that of every witness given.
-func openCheckpoint(data []byte, key string, witnesses ...string) (*log.Checkpoint, error) {
+// openCheckpoint wants the log's signature under it.
+func openCheckpoint(data []byte, key string) (*log.Checkpoint, error) {
 	verifier, err := fnote.NewVerifier(key)
 	if err != nil {
 		return nil, err
 	}
-	var others []note.Verifier
-	for _, vkey := range witnesses {
-		witness, err := fnote.NewVerifier(vkey)
-		if err != nil {
-			return nil, err
-		}
-		others = append(others, witness)
-	}
-	at, _, signed, err := log.ParseCheckpoint(data, verifier.Name(), verifier, others...)
+	at, _, _, err := log.ParseCheckpoint(data, verifier.Name(), verifier)
 	if err != nil {
 		return nil, err
 	}
 	if len(at.Hash) != tlog.HashSize {
 		return nil, fmt.Errorf("the root has %d bytes", len(at.Hash))
 	}
-	if len(signed.Sigs) != 1+len(others) {
-		return nil, fmt.Errorf("%d of %d witnesses cosigned", len(signed.Sigs)-1, len(others))
-	}
 	return at, nil
+}
+
+func checkQuorum(policy string, checkpoint []byte) error {
+	data, err := os.ReadFile(policy)
+	if err != nil {
+		return err
+	}
+	quorum, err := witness.ParsePolicy(data)
+	if err != nil {
+		return err
+	}
+	if !quorum.Satisfied(checkpoint) {
+		return errors.New("the policy's quorum of witnesses has not cosigned")
+	}
+	return nil
 }
 
 func readHashes(file string) ([][]byte, error) {
@@ -244,15 +253,6 @@ func readHashes(file string) ([][]byte, error) {
 func fail(code int, says string) {
 	fmt.Println(says)
 	os.Exit(code)
-}
-
-type list []string
-
-func (l *list) String() string { return strings.Join(*l, " ") }
-
-func (l *list) Set(value string) error {
-	*l = append(*l, value)
-	return nil
 }
 
 type hexBytes []byte
