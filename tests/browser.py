@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import subprocess
 import time
 from contextlib import suppress
@@ -17,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import pytest
+from tests.tools import tool
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ANSWER_SECONDS = 60.0
@@ -25,17 +24,6 @@ _SWITCHES = (
     *("--headless", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-extensions", "--disable-sync", "--remote-debugging-pipe"),
 )
-
-
-def installed() -> str:
-    """The program. Without one the test is skipped, or fails."""
-    for name in NAMES:
-        if found := shutil.which(name):
-            return found
-    reason = f"no browser ({', '.join(NAMES)}): the evidence page was not opened; apt-get install chromium"
-    if os.environ.get("DEPTBUS_NO_SKIP"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 class Browser:
@@ -48,7 +36,7 @@ class Browser:
         line = f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}'
         # As root its sandbox does not start; what it opens here is our own page.
         sandbox = ("--no-sandbox",) if os.geteuid() == 0 else ()
-        command = ["bash", "-c", line, installed(), *_SWITCHES, *sandbox, f"--user-data-dir={profile}", "about:blank"]
+        command = ["bash", "-c", line, tool(*NAMES), *_SWITCHES, *sandbox, f"--user-data-dir={profile}", "about:blank"]
         self._process = subprocess.Popen(
             command, pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
