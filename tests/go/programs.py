@@ -46,7 +46,17 @@ class Programs:
     @classmethod
     def build(cls, go: str, folder: Path) -> Programs:
         """From the pinned modules, into a folder outside of the project."""
-        command = [go, "build", "-C", str(MODULES), "-mod=readonly", "-o", f"{folder.resolve()}/", *PACKAGES]
+        command = [
+            go,
+            "build",
+            "-C",
+            str(MODULES),
+            "-mod=readonly",
+            "-buildvcs=false",
+            "-o",
+            f"{folder.resolve()}/",
+            *PACKAGES,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
         assert done.returncode == 0, done.stderr
         return cls(folder)
