@@ -16,7 +16,7 @@ from bus import merkle
 from bus.pki import Role, Signer
 from bus.proof import Proof, ProofVerifier, sign_batch
 from bus.trust import Trust
-from schemas.avro import wire_codec
+from schemas.avro import wire_codec, wire_schema
 from schemas.errors import Code, Malformed, Refused
 
 TOPIC = "audit.access"
@@ -24,6 +24,8 @@ FORMAT = 1
 MAX_VALUE_BYTES = 65_535  # C2SP tlog-tiles: an entry's length is a uint16
 
 _ENTRY = wire_codec("AuditEntry")
+# What an entry may say, in the union's order.
+KINDS: tuple[str, ...] = tuple(kind["name"] for kind in wire_schema("AuditEntry")["fields"][-1]["type"])
 _LOGGED = wire_codec("LoggedEntry")
 
 
@@ -79,11 +81,14 @@ def parse(value: bytes) -> tuple[Entry, Proof, bytes]:
     return entry, proof, logged["entry"]
 
 
-def verify(value: bytes, bus: str, trust: Trust, verifier: ProofVerifier, at: datetime) -> Entry:
-    """An entry whose proof holds, signed by a gateway or a recorder. Raises `Malformed` or `Refused`."""
+def verify(value: bytes, bus: str, trust: Trust, verifier: ProofVerifier) -> Entry:
+    """An entry whose proof holds, signed by a gateway or a recorder whose certificate was good at the entry's time.
+
+    Raises `Malformed` or `Refused`.
+    """
     entry, proof, data = parse(value)
     origin = _origin(bus, entry.signer, entry.group)
-    verifier.verify(proof, merkle.leaf_hash(data), origin, lambda signer: _key(trust, signer, at))
+    verifier.verify(proof, merkle.leaf_hash(data), origin, lambda signer: _key(trust, signer, entry.time))
     return entry
 
 

@@ -26,7 +26,16 @@ ADMITTED = Counter("bus_admission_total", "Records the recorder judged, by outco
 RELEASED = Counter("bus_key_release_total", "Sections decided on, by outcome.", ["outcome"])
 RELEASE_SECONDS = Histogram("bus_key_release_duration_seconds", "A key request, from body to grant.", buckets=BUCKETS)
 APPENDED = Counter("bus_audit_append_total", "Audit entries made durable, by outcome.", ["outcome"])
-AUDIT_ROWS = Counter("bus_audit_rows_total", "Audit entries written to PostgreSQL, by kind.", ["kind"])
+AUDIT_ENTRIES = Counter("bus_audit_entries_total", "Audit entries taken into the log, by kind.", ["kind"])
+LOG_SIZE = Gauge("bus_log_size", "Entries of the newest published checkpoint.")
+LOG_PUBLISHED = Gauge("bus_log_published_timestamp_seconds", "When a checkpoint was published last (POSIX time).")
+LOG_REFUSED = Gauge("bus_log_refused", "1 while nothing is signed for this reason.", ["reason"])
+STALL_SECONDS = Gauge("bus_audit_stall_countdown_seconds", "Until keys stop because no checkpoint comes; 0: stopped.")
+SUPERVISION_FINDINGS = Counter("bus_supervision_findings_total", "What supervision found, by rule.", ["rule"])
+SUPERVISION_UNKNOWN = Counter(
+    "bus_supervision_unknown_total", "Uses that a rule could say nothing about: the calendar does not reach them."
+)
+SUPERVISION_BEHIND = Gauge("bus_supervision_behind_entries", "Published entries that supervision has not read yet.")
 REQUESTS = Counter("bus_http_requests_total", "Requests to a gateway, by route and outcome.", ["route", "outcome"])
 ACTIVE = Gauge("bus_recorder_active", "1 while this recorder holds the log's lock.")
 WITNESS_UP = Gauge("bus_witness_up", "1 while a witness's last answer was its cosignature.", ["witness"])

@@ -38,7 +38,7 @@ POLL_MS = 500
 FIRST_WAIT = 0.05
 LONGEST_WAIT = 5.0  # a gateway that came back is found within this
 SEND_SECONDS = 30.0
-_RETRIED = frozenset({Code.NOT_ADMITTED, Code.INDEX_STALE, Code.FACTS_CHANGED})
+_RETRIED = frozenset({Code.NOT_ADMITTED, Code.INDEX_STALE, Code.AUDIT_STALLED, Code.FACTS_CHANGED})
 
 log = structlog.get_logger()
 

@@ -107,6 +107,8 @@ def _refuse_all(item: Item | None, record: RecordFacts, facts: Facts) -> Code | 
         return Code.CONSUMER_UNKNOWN
     if facts.consumer_suspended:
         return Code.CONSUMER_SUSPENDED
+    if not facts.audit_current:
+        return Code.AUDIT_STALLED
     if not facts.index_fresh:
         return Code.INDEX_STALE
     if record.state is RecordState.WAITING:

@@ -179,6 +179,7 @@ class Facts:
     consumer_known: bool
     consumer_suspended: bool
     index_fresh: bool
+    audit_current: bool
     agreements: tuple[Agreement, ...]
     consents: tuple[Consent, ...]
     used_up: frozenset[UUID]

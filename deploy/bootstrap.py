@@ -1,6 +1,6 @@
 """What a bus needs before its processes start.
 
-A CA, the processes' keys, the schema, the topics. Each step may be repeated.
+A CA, the processes' keys, the audit log's key and guard, the schema, the topics. Each step may be repeated.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from bus.gateway.keyring import Keyring
 from bus.identity import Identity
 from bus.kafka import kafka_errors, producer
 from bus.pki import CertificateAuthority, Role, Signer, write_private
+from bus.recorder.guard import Guard
+from bus.recorder.log import LogKeys
+from bus.tlog.note import NoteSigner
 from bus.trust import certificate_value, kem_key_value, topic_key
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Misuse
 from schemas.identifiers import parse_uscc
 
 # A synthetic credit code (its area and serial belong to nobody): the local stack's operator.
+LOCAL_REGION = "330000"  # GB/T 2260: the province whose log this is
 LOCAL_OPERATOR = ("deptbus.local", "11330411MB2A00011E")
 CONSUMER_KEM_LIFE = timedelta(days=398)
 GENERATION = 1
@@ -30,18 +34,20 @@ GENERATION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bus:
-    """A bus's own folder: `config.json`, `ca/`, `gateway/`, `recorder/`."""
+    """A bus's own folder: `config.json`, `ca/`, `gateway/`, `recorder/`, `log/`."""
 
     folder: Path
     origin: str
     operator: str
+    region: str
 
     @classmethod
     def load(cls, folder: Path) -> Bus:
         """Raises `Misuse` (CONFIG_INVALID) if `prepare` never ran here."""
         try:
             config = json.loads((folder / "config.json").read_text("utf-8"))
-            return cls(folder=folder, origin=config["origin"], operator=config["operator"])
+            region = config.get("region", LOCAL_REGION)  # a bus of before the log had a tree has none
+            return cls(folder=folder, origin=config["origin"], operator=config["operator"], region=region)
         except (OSError, ValueError, KeyError) as exc:
             raise Misuse(Code.CONFIG_INVALID, f"{folder}: no bus was set up here; `deptbus up` does it") from exc
 
@@ -53,6 +59,31 @@ class Bus:
     def signer(self, process: str) -> Signer:
         """The key of `gateway` or `recorder`."""
         return Signer.load(self.folder / process, process)
+
+    @property
+    def log_origin(self) -> str:
+        """The audit log's name: its URL's path on a gateway, and what its checkpoints begin with."""
+        return f"{self.origin}/log/{self.region}"
+
+    @property
+    def guard_file(self) -> Path:
+        """The fork guard. In no backup of the database, and in none that is restored with it."""
+        return self.folder / "log" / "guard.sqlite"
+
+    def log_keys(self) -> LogKeys:
+        """The log's key and guard. Raises `Misuse` (CONFIG_INVALID) if the log was never begun."""
+        signer = NoteSigner.load(self.folder / "log" / "log.key")
+        return LogKeys(signer=signer, guard=Guard(self.guard_file, self.log_origin))
+
+    def begin_log(self) -> None:
+        """The log's key, its verifier key for everyone, its guard at nothing. Once: `Misuse` if there is a guard."""
+        key = self.folder / "log" / "log.key"
+        if not key.exists():
+            key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            NoteSigner.create(key, self.log_origin)
+        vkey = NoteSigner.load(key).verifier.vkey
+        key.with_suffix(".vkey").write_text(vkey + "\n", "utf-8")
+        Guard.create(self.guard_file, self.log_origin)
 
     def keyring(self) -> Keyring:
         """The gateway's secret keys."""
@@ -134,7 +165,11 @@ def _set_up(folder: Path) -> Bus:
         for process, role in (("gateway", Role.GATEWAY), ("recorder", Role.RECORDER)):
             (folder / process).mkdir(parents=True, exist_ok=True, mode=0o700)
             authority.issue(role, operator, f"{origin} {process}").save(folder / process, process)
-        write_private(config, json.dumps({"origin": origin, "operator": operator}, indent=2).encode())
+        bus = Bus(folder=folder, origin=origin, operator=operator, region=LOCAL_REGION)
+        if not bus.guard_file.exists():
+            bus.begin_log()  # inception: only here, where the whole bus is new, and by `deptbus audit incept`
+        said = {"origin": origin, "operator": operator, "region": LOCAL_REGION}
+        write_private(config, json.dumps(said, indent=2).encode())
     return Bus.load(folder)
 
 

@@ -20,7 +20,6 @@ from bus.trust import Trust
 from deploy.bootstrap import Bus
 from deploy.probes import probes, serve
 from schemas.catalogue import Catalogue
-from schemas.errors import Code, Unavailable
 
 log = structlog.get_logger()
 
@@ -80,11 +79,11 @@ async def _recorder(arguments: argparse.Namespace) -> None:
         Trust(bus.authority.signer.der),
         arguments.kafka,
         _dsn(arguments),
+        bus.log_keys(),
     )
 
     async def check() -> None:
-        if not recorder.ready:
-            raise Unavailable(Code.POSTGRES_UNAVAILABLE, "the recorder has not reached its engines")
+        recorder.check()
 
     await serve((probes(check), arguments.metrics_port), work=recorder.run())
 

@@ -26,6 +26,7 @@ from schemas.catalogue import Catalogue
 from schemas.errors import Code
 
 FRESH = timedelta(seconds=30)  # the recorder says each second that it goes on; thirty missed ones are a stop
+STALL = timedelta(seconds=30)  # nobody can check a release that no checkpoint covers: the log's promise is this long
 PARSED = 65_536  # revisions kept parsed: about 1 KiB each
 EVER = date(1970, 1, 1)  # the period of a limit over all time
 
@@ -55,6 +56,7 @@ class Found:
     consumer_known: bool
     consumer_suspended: bool
     index_fresh: bool
+    audit_current: bool
     records: Mapping[bytes, Any]
     agreements: Mapping[tuple[str, str], tuple[Agreement, ...]]
     consents: Mapping[tuple[bytes, str], tuple[Consent, ...]]
@@ -86,6 +88,7 @@ class Found:
             consumer_known=self.consumer_known,
             consumer_suspended=self.consumer_suspended,
             index_fresh=self.index_fresh,
+            audit_current=self.audit_current,
             agreements=self.agreements.get((claims.issuer, claims.item), ()),
             consents=tuple(c for holder in holders for c in self.consents.get((holder, claims.item), ())),
             used_up=self.used_up,
@@ -98,10 +101,15 @@ async def judged(connection: asyncpg.Connection, leaf_hashes: Sequence[bytes]) -
     return bool(await connection.fetchval(SQL["judged"], leaf_hashes))
 
 
+async def seconds_to_stall(connection: asyncpg.Connection) -> float:
+    """How long until keys stop for want of a checkpoint (AUDIT_STALLED); 0 if they have."""
+    return float(await connection.fetchval(SQL["seconds_to_stall"], STALL))
+
+
 async def load(connection: asyncpg.Connection, consumer: str, asked: Sequence[Asked], now: datetime) -> Found:
     """Everything that `decide` needs for these reads."""
     claims = [one.claims for one in asked]
-    org = await connection.fetchrow(SQL["consumer"], consumer, FRESH)
+    org = await connection.fetchrow(SQL["consumer"], consumer, FRESH, STALL)
     records = await connection.fetch(SQL["records"], [one.leaf_hash for one in asked])
     providers = {(c.issuer, c.item) for c in claims}
     agreements = await connection.fetch(
@@ -117,6 +125,7 @@ async def load(connection: asyncpg.Connection, consumer: str, asked: Sequence[As
         consumer_known=org["suspended"] is not None,
         consumer_suspended=bool(org["suspended"]),
         index_fresh=org["fresh"],
+        audit_current=org["current"],
         records={row["leaf_hash"]: row for row in records},
         agreements=by_provider,
         consents=by_holder,
@@ -176,9 +185,10 @@ async def changed(
     consents = {c.id: c.revision for d in decisions for c in d.consents}
     rows = await connection.fetch(SQL["revisions"], list(agreements), list(consents))
     standing = {(row["id"], row["revision"]) for row in rows}
-    org = await connection.fetchrow(SQL["consumer"], consumer, FRESH)
+    org = await connection.fetchrow(SQL["consumer"], consumer, FRESH, STALL)
     opened = [at for at, decision in enumerate(decisions) if decision.permitted]
-    if opened and (org["suspended"] is None or org["suspended"] or not org["fresh"]):
+    good = org["suspended"] is False and org["fresh"] and org["current"]
+    if opened and not good:
         return set(opened)
     records = await connection.fetch(SQL["records"], [asked[at].leaf_hash for at in opened])
     now_found = {row["leaf_hash"]: row for row in records}

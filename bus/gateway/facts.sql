@@ -1,7 +1,12 @@
 -- name: consumer
 SELECT o.suspended, o.auditor,
-       COALESCE((SELECT now() - h.at < $2::interval FROM recorder_heartbeat h WHERE h.id = 1), false) AS fresh
+       COALESCE((SELECT now() - h.at < $2::interval FROM recorder_heartbeat h WHERE h.id = 1), false) AS fresh,
+       COALESCE((SELECT now() - c.published_at < $3::interval FROM log_checkpoint c WHERE c.id = 1), false) AS current
   FROM (SELECT 1) AS one LEFT JOIN org o ON o.uscc = $1;
+
+-- name: seconds_to_stall
+SELECT COALESCE(GREATEST(EXTRACT(epoch FROM
+       (SELECT c.published_at FROM log_checkpoint c WHERE c.id = 1) + $1::interval - now()), 0), 0)::float8;
 
 -- name: records
 -- Admitted, in conflict, or refused and not sent again since; what is in none is not admitted yet.

@@ -1,42 +1,22 @@
-"""Reading the trail and the index: by auditors, by departments (their own), by clerks (licences in force)."""
+"""Reading the licence index: what a record's state is, which licences of a subject are in force."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import asyncpg
-import msgspec
 
 from bus.db import queries
-from bus.gateway.control import SubjectBody
 from consent.model import Status, status_after
 from schemas.errors import Code, Refused
 from schemas.operations import Operation
 
-PAGE = 1_000
 MAX_LICENCES = 100  # one subject's licences of one item: a few; a person with more is paged by item
 
 SQL = queries(Path(__file__).with_name("reading.sql"))
-
-
-class EntriesBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """`POST /v1/audit/entries:query`. `after` is the `next` of the page before."""
-
-    subject: SubjectBody | None = None
-    consumer: str | None = None
-    provider: str | None = None
-    item: str | None = None
-    purpose: str | None = None
-    kind: str | None = None
-    case: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    after: int = -1
-    limit: int = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,31 +25,6 @@ class InForce:
 
     leaf_hash: bytes
     value: bytes
-
-
-async def entries(
-    connection: asyncpg.Connection, body: EntriesBody, subjects: Sequence[bytes] | None, own: str | None
-) -> list[dict[str, Any]]:
-    """A page in the log's order.
-
-    `own` limits it to one department's entries; `subjects` are pseudonyms of one person.
-    """
-    rows = await connection.fetch(
-        SQL["entries"],
-        body.after,
-        own,
-        subjects,
-        body.consumer,
-        body.provider,
-        body.item,
-        body.purpose,
-        body.since,
-        body.until,
-        body.kind,
-        body.case,
-        min(max(body.limit, 1), PAGE),
-    )
-    return [{name: _plain(value) for name, value in row.items()} for row in rows]
 
 
 async def in_force(connection: asyncpg.Connection, pseudonym: bytes, item: str, day: date) -> list[InForce]:
@@ -105,9 +60,3 @@ async def admitted(connection: asyncpg.Connection, leaf_hash: bytes) -> dict[str
         "superseded": row["superseded"],
         "status": row["status"],
     }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.hex()
-    return value.isoformat() if isinstance(value, datetime) else value

@@ -1,22 +1,3 @@
--- name: entries
--- $1 after position, $2 only this department's (or null), $3 subjects (or null), the rest exact filters (or null).
-SELECT e.position, e.leaf_hash, e.time, e.kind, e.consumer, e.provider, e.item, e.purpose, e.ground, e.case_ref, e.operator,
-       e.request, e.record, e.licence, e.permitted, e.refused
-  FROM audit_entry e
- WHERE e.position > $1
-   AND ($2::text IS NULL OR e.consumer = $2 OR e.provider = $2)
-   AND ($3::bytea[] IS NULL OR e.position IN (SELECT s.position FROM audit_subject s WHERE s.pseudonym = ANY($3)))
-   AND ($4::text IS NULL OR e.consumer = $4)
-   AND ($5::text IS NULL OR e.provider = $5)
-   AND ($6::text IS NULL OR e.item = $6)
-   AND ($7::text IS NULL OR e.purpose = $7)
-   AND ($8::timestamptz IS NULL OR e.time >= $8)
-   AND ($9::timestamptz IS NULL OR e.time < $9)
-   AND ($10::text IS NULL OR e.kind = $10)
-   AND ($11::text IS NULL OR e.case_ref = $11)
- ORDER BY e.position
- LIMIT $12;
-
 -- name: admitted
 SELECT CASE WHEN r.conflict THEN 'CONFLICT' ELSE 'ADMITTED' END AS state, r.entry, r.admitted_at,
        l.sequence > r.sequence AS superseded, l.status, NULL AS code, 1 AS rank

@@ -115,7 +115,7 @@ class Releases:
         """
         found = await self._load(consumer, asked)
         waiting = [a.leaf_hash for a in asked if found.state(a) is RecordState.WAITING]
-        if not waiting or not found.index_fresh:
+        if not waiting or not found.index_fresh or not found.audit_current:
             return found
         deadline = monotonic() + JUDGED_SECONDS
         while monotonic() < deadline:
@@ -234,6 +234,7 @@ def _entry(signed: Signed, request: KeyRequest, asked: Asked, decision: Decision
         "agent": request.agent,
         "record": asked.leaf_hash,
         "item": claims.item,
+        "region": claims.region,
         "provider": claims.issuer,
         "licence": claims.licence,
         "subjects": asked.holders,

@@ -20,12 +20,13 @@ import msgspec
 import structlog
 from aiokafka import AIOKafkaProducer
 
-from bus import audit, db, envelope, httpsig, pseudonyms, trustfeed
+from bus import audit, db, envelope, httpsig, metrics, pseudonyms, trustfeed
 from bus.db import postgres_errors
 from bus.gateway import control, reading
+from bus.gateway.auditing import Auditing, EntriesBody
 from bus.gateway.control import AgreementBody, ConsentBody, SubjectBody
+from bus.gateway.facts import seconds_to_stall
 from bus.gateway.keyring import Keyring
-from bus.gateway.reading import EntriesBody
 from bus.gateway.release import Releases
 from bus.gateway.revisions import Revisions, Rule
 from bus.gateway.sessions import SessionKeys
@@ -44,6 +45,7 @@ from schemas.identifiers import parse_citizen_number, parse_uscc
 GENERATION = 1
 CHECK_SECONDS = 5.0
 RENEW_SECONDS = 600.0
+STALL_LOOK_SECONDS = 1.0
 MAX_CONSENTS = 1_000
 
 log = structlog.get_logger()
@@ -114,6 +116,7 @@ class Gateway:
         self._sessions = SessionKeys(keyring, catalogue)
         self._pool: asyncpg.Pool | None = None
         self._producer: AIOKafkaProducer | None = None
+        self.auditing = Auditing(self._connection, self._everywhere, self._log_reading)
         self.releases: Releases
         self.revisions: Revisions
 
@@ -151,6 +154,7 @@ class Gateway:
             tasks.create_task(self._sessions.sweep(self._pool))
             tasks.create_task(self._keep_kem())
             tasks.create_task(self.revisions.sweep(self._pool))
+            tasks.create_task(self._count_down())
 
     async def check(self) -> None:
         """Raises `Unavailable` unless Kafka and PostgreSQL answer within five seconds."""
@@ -186,7 +190,7 @@ class Gateway:
             "/v1/consents:withdraw": (self.withdraw_consent, IdBody),
             "/v1/licences:search": (self.search_licences, SearchBody),
             "/v1/records:show": (self.show_record, RecordBody),
-            "/v1/audit/entries:query": (self.query_entries, EntriesBody),
+            "/v1/audit/entries:query": (self.auditing.query, EntriesBody),
         }
 
     async def create_agreement(self, signed: Signed, body: AgreementBody) -> Any:
@@ -282,16 +286,6 @@ class Gateway:
             value = await reading.sealed(connection, signed.caller.uscc, _hex(body.record, 32))
         return {"value": b64encode(value).decode()}
 
-    async def query_entries(self, signed: Signed, body: EntriesBody) -> Any:
-        """The auditor reads everything, a department its own. The reading is in the log before the answer leaves."""
-        caller = signed.caller.uscc
-        subjects = None if body.subject is None else self._everywhere(body.subject)
-        async with self._connection("reading the trail") as connection:
-            own = None if await control.is_auditor(connection, caller) else caller
-            rows = await reading.entries(connection, body, subjects, own)
-        await self._log_reading(signed, signed.digest[:16], "", "audit/entries:query", subjects or [], len(rows))
-        return {"entries": rows, "next": rows[-1]["position"] if rows else body.after}
-
     async def admitted(self, leaf_hash: bytes) -> Any:
         """What the index says of a record: state, entry, status."""
         async with self._connection("reading the index") as connection:
@@ -362,6 +356,17 @@ class Gateway:
                 await self._renew_kem()
             except Unavailable as exc:
                 log.warning("kem_renewal_delayed", code=exc.code)
+
+    async def _count_down(self) -> None:
+        """Says how long keys would still be released if no checkpoint came any more."""
+        while True:
+            try:
+                async with self._connection("reading the checkpoint's age") as connection:
+                    left = await seconds_to_stall(connection)
+                metrics.STALL_SECONDS.set(left)
+            except Unavailable as exc:
+                log.warning("stall_unknown", code=exc.code)
+            await asyncio.sleep(STALL_LOOK_SECONDS)
 
     async def _renew_kem(self) -> None:
         """Makes the day's key if it is time, and puts it on the topic (again: compaction keeps one)."""

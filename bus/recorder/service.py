@@ -1,4 +1,4 @@
-"""The recorder: admits records, keeps the licence index, writes audit entries into rows.
+"""The recorder: admits records, keeps the licence index, makes the audit log of its topic.
 
 One is active; others stand by on the lock. Every transaction moves the offsets of what it wrote by compare-and-swap, so
 a crash repeats a poll and a deposed recorder cannot write. Order of effects at admission: the log's entry is durable
@@ -28,12 +28,12 @@ from bus.pki import Signer
 from bus.proof import ProofVerifier
 from bus.recorder import admission
 from bus.recorder.admission import Arrived, Checked, Index, KnownSession, Plan, Refusal, Rival
-from bus.recorder.auditing import COLUMNS, audit_rows
+from bus.recorder.log import AUDIT, Log, LogKeys
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
 from consent.model import status_after
 from schemas.catalogue import Catalogue
-from schemas.errors import Code, DeptbusError, Unavailable
+from schemas.errors import Code, DeptbusError, Malformed, Refused, Unavailable
 from schemas.operations import Operation
 
 POLL_RECORDS = 500  # 500 records of some KiB: under 100 ms of work, a few MiB of memory
@@ -53,10 +53,17 @@ class Deposed(Exception):
 
 
 class Recorder:
-    """Runs until cancelled. `ready` says whether it is active or standing by, with its engines at hand."""
+    """Runs until cancelled."""
 
     def __init__(
-        self, signer: Signer, origin: str, catalogue: Catalogue, trust: Trust, bootstrap: str, dsn: str
+        self,
+        signer: Signer,
+        origin: str,
+        catalogue: Catalogue,
+        trust: Trust,
+        bootstrap: str,
+        dsn: str,
+        log_keys: LogKeys,
     ) -> None:
         self._signer = signer
         self._origin = origin
@@ -65,11 +72,21 @@ class Recorder:
         self._bootstrap = bootstrap
         self._dsn = dsn
         self._verifier = ProofVerifier()
+        self._audit_log = Log(log_keys, origin, self._trust, self._verifier, dsn)
         self._sessions: dict[tuple[bytes, str], KnownSession] = {}
         self._session_reader: AIOKafkaConsumer | None = None
         self._session_partitions: list[TopicPartition] = []
         self._producer: AIOKafkaProducer | None = None
-        self.ready = False
+        self._standing = self._active = False
+
+    def check(self) -> None:
+        """Raises why it is not ready: it stands by with its engines at hand, or is active and its log is signed."""
+        if not self._standing:
+            raise Unavailable(Code.POSTGRES_UNAVAILABLE, "the recorder has not reached its engines")
+        if self._audit_log.refusal is not None:
+            raise self._audit_log.refusal
+        if self._active and not self._audit_log.published:
+            raise Unavailable(Code.AUDIT_STALLED, "the log is being read: its first checkpoint is not published yet")
 
     async def run(self) -> None:
         """Takes the lock, records, and starts over when an engine was away.
@@ -85,10 +102,12 @@ class Recorder:
                 await asyncio.create_task(self._run_once())
             except (Unavailable, Deposed) as exc:
                 log.warning("recorder_restarts", reason=str(exc) or "deposed")
+            except (Refused, Malformed) as exc:  # the log is not what was signed: a person must look
+                self._audit_log.refuse(exc)
             except (KeyError, asyncpg.PostgresError) as exc:
                 log.error("recorder_failed", error=type(exc).__name__, exc_info=True)
             finally:
-                self.ready = False
+                self._standing = self._active = False
                 metrics.ACTIVE.set(0)
             if task.cancelling():  # a part that failed in the same moment hid the cancellation
                 raise asyncio.CancelledError
@@ -98,11 +117,12 @@ class Recorder:
         async with postgres_errors("connecting"):
             lock = await asyncpg.connect(self._dsn, timeout=LOG_SECONDS)
         try:
-            self.ready = True
+            self._standing = True
             async with postgres_errors("waiting for the recorder's lock"):
                 while not await lock.fetchval(SQL["try_lock"]):  # noqa: ASYNC110 - the lock is another process's
                     await asyncio.sleep(STANDBY_SECONDS)
             metrics.ACTIVE.set(1)
+            self._active = True
             log.info("recorder_active")
             await self._record(lock)
         finally:
@@ -118,6 +138,7 @@ class Recorder:
             clients.push_async_callback(stop, self._producer)
             licences = await self._reader(clients, "admission", *(i.topic for i in self._catalogue.items.values()))
             entries = await self._reader(clients, "auditing", audit.TOPIC)
+            await self._audit_log.start(entries, await entries.position(AUDIT))
             self._session_reader = await self._reader(clients, "sessions", session.TOPIC)
             self._session_partitions = list(self._session_reader.assignment())
             try:
@@ -125,8 +146,9 @@ class Recorder:
                     tasks.create_task(self._trust.follow())
                     tasks.create_task(self._heartbeat(lock))
                     tasks.create_task(self._loop(licences, self._admit))
-                    tasks.create_task(self._loop(entries, self._write_entries))
-            except* (Unavailable, Deposed) as group:
+                    tasks.create_task(self._loop(entries, self._integrate))
+                    tasks.create_task(self._audit_log.publish())
+            except* (Unavailable, Deposed, Refused, Malformed) as group:
                 raise group.exceptions[0] from None
 
     async def _heartbeat(self, lock: asyncpg.Connection) -> None:
@@ -164,6 +186,8 @@ class Recorder:
                 starts = {tp: await reader.position(tp) for tp in reader.assignment()}
                 async with kafka_errors("polling"):
                     polled = await reader.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
+                if AUDIT in starts:
+                    self._audit_log.polled()
                 if not polled:
                     continue
                 moved = {tp: (starts[tp], records[-1].offset + 1) for tp, records in polled.items()}
@@ -390,17 +414,12 @@ class Recorder:
         await connection.execute(SQL["mark_conflict"], [rival.leaf_hash for _, rival, _ in plan.conflicts])
         await _refuse(connection, [_refusal_row(refusal) for refusal in plan.refused])
 
-    # Audit entries
+    # The log
 
-    async def _write_entries(
-        self, connection: asyncpg.Connection, polled: Mapping[TopicPartition, Any], moved: Any
+    async def _integrate(
+        self, connection: asyncpg.Connection, polled: Mapping[TopicPartition, Any], moved: Mapping[Any, Any]
     ) -> None:
-        values = [(record.offset, record.value or b"") for records in polled.values() for record in records]
-        rows, subjects = audit_rows(values, self._origin, self._trust.trust, self._verifier)
-        async with postgres_errors("writing audit entries"), connection.transaction():
-            await connection.copy_records_to_table("audit_entry", records=rows, columns=COLUMNS)
-            await connection.copy_records_to_table("audit_subject", records=subjects, columns=["pseudonym", "position"])
-            await _advance(connection, moved)
+        await self._audit_log.integrate(connection, polled[AUDIT], moved[AUDIT][0], lambda: _advance(connection, moved))
 
 
 _RECORD_COLUMNS = [

@@ -58,14 +58,22 @@ def register(app: typer.Typer) -> None:
             page = await client.post_json("/v1/audit/entries:query", body)
         names = where.names()
         rows = [_row(entry, names) for entry in page["entries"]]
-        title = f"{len(rows)} entries (go on with --after {page['next']})"
+        title = f"{len(rows)} entries at checkpoint {page['checkpoint']['size']}" + (
+            "" if page["next"] is None else f" (go on with --after {page['next']})"
+        )
         emit(page, as_json=json, human=lambda: table(title, _COLUMNS, rows))
 
 
 def _row(entry: dict[str, Any], names: Mapping[str, str]) -> list[Any]:
-    who, whose = (names.get(entry[side] or "", entry[side]) for side in ("consumer", "provider"))
+    body = entry["body"]
+    who = body.get("consumer") or body.get("reader") or body.get("recipient") or ""
+    whose = body.get("provider") or body.get("author") or ""
     purpose, ground = (
-        names_.get(entry[key], entry[key]) for key, names_ in (("purpose", PURPOSES), ("ground", GROUNDS))
+        names_.get(body.get(key, ""), body.get(key, "")) for key, names_ in (("purpose", PURPOSES), ("ground", GROUNDS))
     )
-    rest = [entry[name] for name in ("operator", "permitted", "refused")]
-    return [entry["time"][:19].replace("T", " "), entry["kind"], who, whose, entry["item"], purpose, ground, *rest]
+    sections = body.get("sections", ())
+    opened = [s["name"] for s in sections if s["code"] == "PERMIT"]
+    refused = [f"{s['name']}={s['code']}" for s in sections if s["code"] != "PERMIT"]
+    at = entry["time"][:19].replace("T", " ")
+    rest = (body.get("item", ""), purpose, ground, body.get("operator", ""), opened, refused)
+    return [at, entry["kind"], names.get(who, who), names.get(whose, whose), *rest]

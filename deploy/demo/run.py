@@ -13,7 +13,8 @@ import signal
 import sys
 import time
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,9 +26,11 @@ from adapters import config
 from adapters.exports import Exports
 from adapters.feed import Feed, Result, plan
 from adapters.mapping import Accepted, Row
-from bus import db
+from bus import audit, db
+from bus.audit import Entry
 from bus.client import GatewayClient
 from bus.identity import Identity
+from bus.kafka import everything
 from bus.messages import open_grant
 from bus.outbox import Outbox
 from bus.publisher import Publisher
@@ -47,7 +50,7 @@ WITHDRAWALS = 100
 NO_CONSENT = 4  # firm n gives none if n mod 5 is this
 CONSENTS_AT_ONCE = 500
 SETTLE_SECONDS = 180.0  # without any progress
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.5
 CERTIFICATE_SECONDS = 60.0
 QUIET_SECONDS = 1.0  # without a certificate: none is on its way
 GRACE_SECONDS = 15
@@ -215,17 +218,19 @@ class _Run:
         self._asked_again += 1
 
     async def settle(self, expected: Mapping[str, Any]) -> None:
-        """Until every certificate that is due is there and the audit rows have caught up, or nothing moves any more."""
+        """Until every certificate that is due is there and a checkpoint covers it all, or nothing moves any more."""
         due = {_uscc(name): count for name, count in expected["certificates"].items()}
         refused = sum(expected["refused"].values())
         moved, seen = time.monotonic(), (-1, -1)
         while True:
             certificates = self._watch.issued()
-            asked = await _count_refused(self._stack.postgres)
-            if all(certificates.get(uscc, 0) >= count for uscc, count in due.items()) and asked >= refused:
-                return
-            if (sum(certificates.values()), asked) != seen:
-                moved, seen = time.monotonic(), (sum(certificates.values()), asked)
+            covered = await _covered(self._stack.postgres)
+            if all(certificates.get(uscc, 0) >= count for uscc, count in due.items()):
+                asked, entries = await _count_refused(self._stack.kafka)
+                if asked >= refused and covered >= entries:
+                    return
+            if (sum(certificates.values()), covered) != seen:
+                moved, seen = time.monotonic(), (sum(certificates.values()), covered)
             _raise_if_dead(self._children)
             if time.monotonic() - moved > SETTLE_SECONDS:
                 return  # the report says what is missing
@@ -369,7 +374,7 @@ async def _report(
     begun: float,
 ) -> dict[str, Any]:
     names = {d.uscc: d.name for d in DEPARTMENTS}
-    opened, refused, waited = await _audited(stack.postgres, names)
+    opened, refused, waited = await _audited(stack.kafka, names)
     findings = await check.check(stack.kafka, stack.postgres, catalogue)
     shown = str(firms.rows[0].values["uscc"])
     async with GatewayClient(identities[AUDITOR.name], stack.gateways) as client:
@@ -395,36 +400,45 @@ async def _report(
     }
 
 
-async def _audited(dsn: str, names: Mapping[str, str]) -> tuple[dict[str, int], dict[str, int], int]:
+async def _audited(kafka: str, names: Mapping[str, str]) -> tuple[dict[str, int], dict[str, int], int]:
     """Openings a department, refusals a code, and questions that came before the record was admitted."""
-    connection = await db.connect(dsn)
-    try:
-        rows = await connection.fetch(
-            "SELECT consumer, count(*) AS n FROM audit_entry e WHERE permitted <> '{}' AND NOT EXISTS "
-            "(SELECT 1 FROM audit_entry v WHERE v.kind = 'Voided' AND v.record = e.leaf_hash) GROUP BY consumer"
-        )
-        codes = await connection.fetch(
-            "SELECT code, count(*) AS n FROM (SELECT DISTINCT position, split_part(unnest(refused), '=', 2) AS code "
-            "FROM audit_entry WHERE kind = 'Decision') AS each_once GROUP BY code"
-        )
-    finally:
-        await connection.close()
-    refused = {row["code"]: row["n"] for row in codes}
+    opened: dict[bytes, str] = {}
+    refused: Counter[str] = Counter()
+    async for entry in _entries(kafka):
+        if entry.kind == "Voided":
+            opened.pop(entry.body["entry"], None)
+        elif entry.kind == "Decision":
+            codes = {section["code"] for section in entry.body["sections"]}
+            if Code.PERMIT in codes:
+                opened[entry.leaf_hash] = names.get(entry.body["consumer"], "")
+            refused.update(codes - {Code.PERMIT.value})
     waited = refused.pop(Code.NOT_ADMITTED.value, 0)
-    return {names[row["consumer"]]: row["n"] for row in rows if row["consumer"] in names}, refused, waited
+    return dict(Counter(name for name in opened.values() if name)), dict(refused), waited
 
 
-async def _count_refused(dsn: str) -> int:
+async def _count_refused(kafka: str) -> tuple[int, int]:
+    """Refusals of admitted records, and entries at all."""
+    count = entries = 0
+    async for entry in _entries(kafka):
+        entries += 1
+        if entry.kind == "Decision":
+            codes = {section["code"] for section in entry.body["sections"]}
+            count += bool(codes - {Code.PERMIT.value}) and Code.NOT_ADMITTED not in codes
+    return count, entries
+
+
+async def _covered(dsn: str) -> int:
+    """How many entries the newest checkpoint covers."""
     connection = await db.connect(dsn)
     try:
-        return int(
-            await connection.fetchval(
-                "SELECT count(*) FROM audit_entry WHERE kind = 'Decision' AND refused <> '{}' "
-                "AND NOT refused::text LIKE '%NOT_ADMITTED%'"
-            )
-        )
+        return int(await connection.fetchval("SELECT size FROM log_checkpoint") or 0)
     finally:
         await connection.close()
+
+
+async def _entries(kafka: str) -> AsyncIterator[Entry]:
+    async for message in everything(kafka, [audit.TOPIC]):
+        yield audit.parse(message.value)[0]
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:

@@ -129,7 +129,7 @@ def _parsers() -> dict[str, tuple[Callable[[bytes], Any], bytes]]:
         return messages.open_grant(data, message_vectors.REQUEST_ID, key, _trust(), world.AT)
 
     def entry(data: bytes) -> Any:
-        return audit.verify(data, world.ORIGIN, _trust(), ProofVerifier(), world.AT)
+        return audit.verify(data, world.ORIGIN, _trust(), ProofVerifier())
 
     return {
         "record": (envelope.parse, GOOD.value),

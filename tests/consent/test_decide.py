@@ -96,6 +96,7 @@ FACTS = Facts(
     consumer_known=True,
     consumer_suspended=False,
     index_fresh=True,
+    audit_current=True,
     agreements=(AGREEMENT,),
     consents=(CONSENT,),
     used_up=frozenset(),
@@ -157,6 +158,7 @@ def by_duty(**changes: Any) -> Case:
 TABLE: list[tuple[Code, str, Case]] = [
     (Code.CONSUMER_UNKNOWN, "no such department", with_facts(consumer_known=False)),
     (Code.CONSUMER_SUSPENDED, "a suspended department", with_facts(consumer_suspended=True)),
+    (Code.AUDIT_STALLED, "no checkpoint comes", with_facts(audit_current=False)),
     (Code.INDEX_STALE, "the recorder stands still", with_facts(index_fresh=False)),
     (Code.NOT_ADMITTED, "not in the index yet", with_record(state=RecordState.WAITING)),
     (Code.CONFLICT, "two records claim one place", with_record(state=RecordState.CONFLICT)),
@@ -564,6 +566,7 @@ PARTIES = _changed(
     consumer_known=[True, True, False],
     consumer_suspended=[True],
     index_fresh=[False],
+    audit_current=[False],
     used_up=[frozenset(UUID(int=number) for number in numbers) for numbers in ((1, 2), (1, 4), (2, 5))],
 )
 CASES = st.builds(
@@ -599,7 +602,7 @@ class Naive:
     def opens(self, section: str) -> bool:
         """Whether the section may be opened at all."""
         case, facts, record = self.case, self.case.facts, self.case.record
-        known = facts.consumer_known and not facts.consumer_suspended and facts.index_fresh
+        known = facts.consumer_known and not facts.consumer_suspended and facts.index_fresh and facts.audit_current
         sound = record.state == "ADMITTED" and record.known_schema and record.status != "ERASED"
         if not (known and sound and case.item and case.item.name == record.item and section in SECTIONS):
             return False
@@ -696,6 +699,7 @@ def _with_less(case: Case) -> Iterator[Case]:
             yield replace(case, facts=replace(facts, consents=(*facts.consents[:at], fewer, *facts.consents[at + 1 :])))
     yield replace(case, facts=replace(facts, consumer_known=False))
     yield replace(case, facts=replace(facts, index_fresh=False))
+    yield replace(case, facts=replace(facts, audit_current=False))
     yield replace(case, access=replace(case.access, citation=""))
     yield replace(case, record=replace(case.record, holders=()), access=replace(case.access, ground="CONSENT"))
     yield replace(case, record=replace(case.record, known_schema=False))

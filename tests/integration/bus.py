@@ -21,6 +21,8 @@ from bus import audit, db, envelope, session
 from bus.audit import Entry
 from bus.client import GatewayClient
 from bus.envelope import Record
+from bus.gateway import trail
+from bus.gateway.trail import Filter, Found
 from bus.httpsig import sign
 from bus.identity import Identity
 from bus.kafka import consumer, partitions_of, producer
@@ -28,8 +30,13 @@ from bus.messages import Grant, KeyRequest, Read, open_grant
 from bus.opening import open_section
 from bus.outbox import Sealed
 from bus.publisher import Publisher
+from bus.recorder.guard import Guard
+from bus.recorder.log import LogKeys
+from bus.recorder.service import Recorder
 from bus.sealer import Draft, Sealer
 from bus.subscriber import Subscriber, Wanted
+from bus.terms import Word
+from bus.tlog.note import NoteSigner
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
 from deploy import bootstrap
@@ -332,25 +339,45 @@ class World:
         entries = [audit.parse(m.value)[0] for m in await self.on_topic(audit.TOPIC)]
         return [entry for entry in entries if entry.kind == kind]
 
-    async def rows(self, where: str, *values: Any, count: int = 1) -> list[Any]:
-        """Rows of `audit_entry`, once there are so many."""
+    async def found(self, *words: Word, count: int = 1) -> list[Found]:
+        """The log's entries that have all these words, once there are so many."""
+        wanted = Filter(groups=tuple(frozenset([word]) for word in words))
+        found: list[Found] = []
 
         async def there() -> bool:
-            return len(await self.db.fetch(f"SELECT 1 FROM audit_entry WHERE {where}", *values)) >= count
+            size = (await trail.published(self.db)).size
+            found[:], _ = await trail.page(self.db, wanted, size, -1, trail.PAGE)
+            return len(found) >= count
 
         await self.until(there)
-        found: list[Any] = await self.db.fetch(f"SELECT * FROM audit_entry WHERE {where} ORDER BY position", *values)
         return found
 
-    async def rowed(self) -> None:
-        """Waits until everything that is on the audit topic now is in rows."""
+    async def covered(self) -> int:
+        """Waits until a checkpoint covers everything that is on the audit topic now; its size."""
         count = len(await self.on_topic(audit.TOPIC))
 
         async def there() -> bool:
-            rows: int = await self.db.fetchval("SELECT count(*) FROM audit_entry")
-            return rows >= count
+            return (await trail.published(self.db)).size >= count
 
         await self.until(there)
+        return count
+
+    def recorder(self, dsn: str, folder: Path) -> Recorder:
+        """Another recorder over this Kafka, with a database, a log key and a guard of its own."""
+        bus = self.place.bus
+        key, guard = folder / "log.key", folder / "guard.sqlite"
+        if not key.exists():
+            NoteSigner.create(key, bus.log_origin)
+            Guard.create(guard, bus.log_origin)
+        return Recorder(
+            bus.signer("recorder"),
+            bus.origin,
+            self.catalogue,
+            Trust(bus.authority.signer.der),
+            self.place.kafka,
+            dsn,
+            LogKeys(signer=NoteSigner.load(key), guard=Guard(guard, bus.log_origin)),
+        )
 
     async def refusals(self, topic: str, places: Sequence[Any]) -> list[str]:
         """The refusal's code at each place (a produced message's metadata), empty if it was not refused."""

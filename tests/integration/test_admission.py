@@ -57,7 +57,7 @@ async def test_two_records_for_one_place_are_a_conflict_and_neither_opens(world:
     entry = await world.db.fetchval("SELECT entry FROM conflict WHERE leaf_hash = $1", second.leaf_hash)
     body = entries[entry].body
     assert (body["first"], body["second"], body["place"]) == (first.leaf_hash, second.leaf_hash, claim)
-    await world.rows("leaf_hash = $1 AND kind = 'Conflict'", entry)
+    await world.found(("entry", entry.hex()), ("kind", "Conflict"))
 
 
 async def test_the_same_record_again_changes_nothing(world: World) -> None:
@@ -165,7 +165,7 @@ async def test_anybody_on_the_bus_can_ask_whether_a_record_counts(world: World) 
         states = [await client.get_json(f"/v1/admitted/{s.leaf_hash.hex()}") for s in (good, elsewhere, kept_back)]
     assert [one["state"] for one in states] == ["ADMITTED", "REFUSED", "WAITING"]
     assert states[1]["code"] == Code.ISSUER_NOT_ENTITLED
-    await world.rows("leaf_hash = $1", bytes.fromhex(states[0]["entry"]))
+    await world.found(("entry", states[0]["entry"]))
 
 
 async def test_a_department_is_known_from_its_first_request(world: World) -> None:

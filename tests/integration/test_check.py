@@ -18,7 +18,7 @@ async def test_each_planted_fault_is_found_and_nothing_else(killable: World) -> 
     await killable.publish(office, tax_draft(values, opened.leaf_hash))
 
     async def found() -> Findings:
-        await killable.rowed()
+        await killable.covered()
         return await check(killable.place.kafka, killable.place.dsn, killable.catalogue)
 
     clean = await found()

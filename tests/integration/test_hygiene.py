@@ -7,6 +7,7 @@ import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import psutil
 
@@ -15,7 +16,6 @@ from bus.gateway.service import Gateway
 from bus.publisher import Publisher
 from bus.recorder.service import Recorder
 from bus.subscriber import Opened
-from bus.trust import Trust
 from tests.integration.bus import LICENCE, World, draft, fresh_firm
 
 RETURN_SECONDS = 5.0
@@ -102,21 +102,13 @@ async def test_a_cancelled_gateway_leaves_nothing(world: World) -> None:
         await cancelled(serve, moment)
 
 
-async def test_a_cancelled_recorder_leaves_nothing(world: World, dsn: str) -> None:
+async def test_a_cancelled_recorder_leaves_nothing(world: World, dsn: str, tmp_path: Path) -> None:
     """While it stands by, and while it reads everything from the beginning into a database of its own."""
     await db.migrate(dsn)
-    bus = world.place.bus
     for database in (world.place.dsn, dsn):
 
         def recorder(database: str = database) -> Recorder:
-            return Recorder(
-                bus.signer("recorder"),
-                bus.origin,
-                world.catalogue,
-                Trust(bus.authority.signer.der),
-                world.place.kafka,
-                database,
-            )
+            return world.recorder(database, tmp_path)
 
         for moment in MOMENTS:
             await cancelled(lambda: recorder().run(), moment)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 
-from bus import audit
 from bus.gateway.revisions import rule_hash
 from consent.model import Agreement, Consent
 from schemas.errors import Code
@@ -22,9 +21,8 @@ async def test_every_revision_is_in_the_trail_with_its_hash(world: World) -> Non
     consent = await world.consent(parties, values)
     await world.withdraw(parties, consent)
     ended = await world.post(parties.consumer, "/v1/agreements:end", {"id": parties.agreement["id"]})
-    rows = await world.rows("kind = 'Revision' AND consumer = $1", parties.consumer.uscc, count=4)
-    entries = {e.leaf_hash: e for e in await world.logged("Revision")}
-    bodies = [entries[row["leaf_hash"]].body for row in rows]
+    found = await world.found(("kind", "Revision"), ("consumer", parties.consumer.uscc), count=4)
+    bodies = [one.entry.body for one in found]
     assert [(b["kind"], b["revision"], b["state"]) for b in bodies] == [
         ("agreement", 1, "ACTIVE"),
         ("consent", 1, "ACTIVE"),
@@ -65,11 +63,10 @@ async def test_without_the_log_nothing_is_given_and_everything_can_be_withdrawn(
         assert [json.loads(row["body"])["state"] for row in stored] == ["WITHDRAWN"]
     finally:
         await plant.start("kafka")
-    where = "SELECT value FROM audit_entry WHERE kind = 'Revision' AND consumer = $1"
 
     async def logged() -> bool:
-        rows = await killable.db.fetch(where, parties.consumer.uscc)
-        return "WITHDRAWN" in {audit.parse(row["value"])[0].body["state"] for row in rows}
+        found = await killable.found(("kind", "Revision"), ("consumer", parties.consumer.uscc))
+        return "WITHDRAWN" in {one.entry.body["state"] for one in found}
 
     async def forgotten() -> bool:
         return not await killable.db.fetchval("SELECT count(*) FROM revision_outbox")

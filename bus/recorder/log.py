@@ -1,0 +1,327 @@
+"""The audit log: the topic's values become a tree in PostgreSQL, and the tree's checkpoints are signed and published.
+
+Commit points, and what a crash at each leaves behind:
+
+1. bundles, tiles, terms and the topic's offset    one transaction: all or none, the poll is read again;
+2. guard moved                                     signed by nobody yet: the next recorder proves that its tree goes on
+                                                   from there, and signs that or a larger one;
+3. checkpoint written                              published; the next one is due in a second.
+
+A log that cannot prove that it goes on from what it signed last signs nothing, says why (`refusal`), and tries again:
+a database that was restored reads the topic until it is where it was. Gateways stop releasing keys meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import asyncpg
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from bus import audit, merkle, metrics, tilestore
+from bus.audit import Entry
+from bus.db import connect, postgres_errors, queries
+from bus.kafka import bounded, kafka_errors
+from bus.proof import ProofVerifier
+from bus.recorder import growth
+from bus.recorder.growth import Growth, Message, State
+from bus.recorder.guard import Guard, Signed
+from bus.recorder.scrub import Scrub
+from bus.tlog import tiles
+from bus.tlog.checkpoint import Checkpoint
+from bus.tlog.note import Note, NoteSigner
+from bus.tlog.tiles import HASH_BYTES, MAX_ENTRY_BYTES, WIDTH, Edge, Tile
+from bus.trustfeed import TrustFeed
+from schemas.errors import Code, DeptbusError, Refused
+
+PUBLISH_SECONDS = 1.0
+ALIVE_SECONDS = 5.0  # a poll takes half a second at most: a loop that is silent for longer is stuck
+LOOK_SECONDS = 5.0  # a small log is looked at whole before the first signature, a large one while it goes on
+SCRUB_SECONDS = 24 * 3600.0
+ASK_SECONDS = 20.0
+AUDIT = TopicPartition(audit.TOPIC, 0)
+
+SQL = queries(Path(__file__).with_name("log.sql"))
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogKeys:
+    """What makes this log this log: its key, whose name is its origin, and its guard."""
+
+    signer: NoteSigner
+    guard: Guard
+
+    @property
+    def origin(self) -> str:
+        """`<bus origin>/log/<region>`."""
+        return self.signer.verifier.name
+
+
+class Log:
+    """One log, from the topic to its checkpoints.
+
+    `published` once a checkpoint was; `refusal` is why nothing is signed, None while all is well.
+    """
+
+    def __init__(self, keys: LogKeys, bus: str, trust: TrustFeed, verifier: ProofVerifier, dsn: str) -> None:
+        self._keys = keys
+        self._bus = bus
+        self._trust = trust
+        self._verifier = verifier
+        self._dsn = dsn
+        self._state = State()
+        self._months: set[Any] = set()
+        self._words: set[Any] = set()
+        self._alive = -ALIVE_SECONDS
+        self._said = ""
+        self.refusal: DeptbusError | None = None
+        self.published = False
+
+    # Growing
+
+    async def start(self, reader: AIOKafkaConsumer, next_offset: int) -> None:
+        """Takes up what the database holds, and makes sure that the topic goes on from there.
+
+        Raises `Refused` (LOG_TOPIC_TRUNCATED, LOG_TAMPERED).
+        """
+        connection = await connect(self._dsn)
+        try:
+            async with postgres_errors("reading the log"):
+                self._state = await _state(connection)
+                last = await _last_leaf(connection, self._state.edge.size)
+        finally:
+            await connection.close()
+        self._months.clear()
+        self._words.clear()
+        await self._check_topic(reader, next_offset, last)
+
+    async def _check_topic(self, reader: AIOKafkaConsumer, next_offset: int, last: bytes | None) -> None:
+        """The topic still has what was read last, and nothing is missing behind it."""
+        begins = (await bounded(reader.beginning_offsets([AUDIT]), ASK_SECONDS, "reading the log"))[AUDIT]
+        ends = (await bounded(reader.end_offsets([AUDIT]), ASK_SECONDS, "reading the log"))[AUDIT]
+        if not begins <= next_offset <= ends:
+            raise _truncated(f"it holds offsets {begins} to {ends}, and {next_offset} is to be read next")
+        if last is not None and begins < next_offset:
+            reader.seek(AUDIT, next_offset - 1)
+            value = await _one(reader)
+            if value and len(value) <= MAX_ENTRY_BYTES and merkle.leaf_hash(value) != last:
+                raise _truncated(f"offset {next_offset - 1} is not the entry that was read there: it was made anew")
+            reader.seek(AUDIT, next_offset)
+
+    def polled(self) -> None:
+        """The topic was asked, whether or not there was something new: an idle checkpoint may be published again."""
+        self._alive = monotonic()
+
+    async def integrate(
+        self, connection: asyncpg.Connection, records: Sequence[Any], first: int, advance: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Writes a poll that begins at offset `first`. `advance` moves the topic's offset, in the same transaction."""
+        expected = first
+        for record in records:
+            if record.offset != expected:
+                raise _truncated(f"offset {expected} is missing: the next one is {record.offset}")
+            expected += 1
+        messages = [Message(r.offset, datetime.fromtimestamp(r.timestamp / 1000, UTC), r.value) for r in records]
+        entries = await self._verified([m.value for m in messages if m.value])
+        grown = growth.grow(self._state, messages, entries.get)
+        async with postgres_errors("writing the log"), connection.transaction():
+            await self._write(connection, grown)
+            await advance()
+        self._state = grown.state
+        self._words |= grown.words
+        if grown.skipped:
+            metrics.AUDIT_ENTRIES.labels(kind="skipped").inc(grown.skipped)
+            log.error("audit_values_skipped", count=grown.skipped, before_offset=expected)
+
+    async def _verified(self, values: Sequence[bytes]) -> dict[bytes, Entry]:
+        """The entries whose proofs hold. What fails means nothing: the tree keeps it, nobody finds it, ops are told."""
+        found, failed = self._verify(values)
+        if any(error.code is Code.CERTIFICATE_UNKNOWN for _, error in failed):
+            # A gateway that started a moment ago: its certificate is on the topic before its first entry.
+            await self._trust.catch_up()
+            found, failed = self._verify(values)
+        for _, error in failed:
+            metrics.AUDIT_ENTRIES.labels(kind="refused").inc()
+            log.error("audit_entry_refused", code=error.code, detail=error.detail)
+        for entry in found.values():
+            metrics.AUDIT_ENTRIES.labels(kind=entry.kind).inc()
+        return found
+
+    def _verify(self, values: Sequence[bytes]) -> tuple[dict[bytes, Entry], list[tuple[bytes, DeptbusError]]]:
+        found: dict[bytes, Entry] = {}
+        failed: list[tuple[bytes, DeptbusError]] = []
+        for value in values:
+            try:
+                found[value] = audit.verify(value, self._bus, self._trust.trust, self._verifier)
+            except DeptbusError as exc:
+                failed.append((value, exc))
+        return found, failed
+
+    async def _write(self, connection: asyncpg.Connection, grown: Growth) -> None:
+        for month in growth.months(grown.bundles) - self._months:
+            await connection.execute(SQL["partitions"], month)
+            self._months.add(month)
+        await connection.executemany(
+            SQL["add_bundle"],
+            [(b.number, b.opened, b.starts, b.logged_at, bytes(b.entries)) for b in grown.bundles],
+        )
+        await connection.execute(
+            SQL["add_tiles"],
+            [tile.level for tile in grown.tiles],
+            [tile.number for tile in grown.tiles],
+            list(grown.tiles.values()),
+        )
+        edge = self._state.edge
+        open_bundle = edge.size // WIDTH if edge.size % WIDTH else -1
+        rows = [(*key, asyncpg.BitString.frombytes(bits.to_bytes(32))) for key, bits in sorted(grown.terms.items())]
+        old = [row for row in rows if row[2] == open_bundle]
+        if old:
+            await connection.execute(SQL["add_terms"], *map(list, zip(*old, strict=True)))
+        await connection.copy_records_to_table(
+            "log_term",
+            records=[row for row in rows if row[2] != open_bundle],
+            columns=["term", "day", "bundle", "bits"],
+        )
+        fresh = sorted(grown.words - self._words)
+        if fresh:
+            await connection.execute(SQL["add_words"], [d for d, _ in fresh], [v for _, v in fresh])
+        after = grown.state
+        await connection.execute(SQL["set_state"], after.edge.size, after.edge.root(), after.logged_at)
+
+    # Publishing
+
+    async def publish(self) -> None:
+        """Signs and publishes each second; looks through the whole log at the start and each day. Until cancelled."""
+        connection = await connect(self._dsn)
+        looked = asyncio.Event()
+        scrubbing = asyncio.create_task(self._scrub(looked))
+        looking = asyncio.create_task(looked.wait())
+        try:
+            await asyncio.wait({scrubbing, looking}, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            while True:
+                begun = monotonic()
+                if scrubbing.done():
+                    scrubbing.result()  # raises what it found
+                try:
+                    async with postgres_errors("publishing a checkpoint"):
+                        await self._publish(connection)
+                    self.refuse(None)
+                except Refused as exc:
+                    self.refuse(exc)
+                await asyncio.sleep(max(0.0, begun + PUBLISH_SECONDS - monotonic()))
+        finally:
+            looking.cancel()
+            scrubbing.cancel()
+            with suppress(asyncio.CancelledError, DeptbusError):
+                await scrubbing
+            with suppress(Exception):
+                await connection.close(timeout=1)
+
+    async def _publish(self, connection: asyncpg.Connection) -> None:
+        if monotonic() - self._alive > ALIVE_SECONDS:
+            return  # published again by a loop that reads nothing, it would say that all is well
+        row = await connection.fetchrow(SQL["state"])
+        new = Signed() if row is None else Signed(row["size"], row["root"])
+        await self._guarded(connection, new)
+        checkpoint = Checkpoint(self._keys.origin, new.size, new.root)
+        note = Note(checkpoint.text, (self._keys.signer.sign(checkpoint.text),))
+        await connection.execute(SQL["publish"], new.size, new.root, note.encode())
+        metrics.LOG_SIZE.set(new.size)
+        metrics.LOG_PUBLISHED.set_to_current_time()
+        self.published = True
+
+    async def _guarded(self, connection: asyncpg.Connection, new: Signed) -> None:
+        """Proves that the new tree goes on from the last signed one, then moves the guard. Raises `Refused`."""
+        last = await self._keys.guard.read()
+        if new == last:
+            return
+        if new.size < last.size:
+            raise Refused(
+                Code.LOG_BEHIND_GUARD,
+                f"{last.size} entries were signed, and the database holds {new.size}: it was restored or emptied; "
+                "the topic is read until it is where it was",
+            )
+        if last.size:  # whatever comes after nothing goes on from there
+            await self._prove(connection, last, new)
+        if not await self._keys.guard.swap(last, new):
+            raise Refused(Code.LOG_GUARD_MOVED, "another recorder signs this log: stop one of them")
+
+    async def _prove(self, connection: asyncpg.Connection, last: Signed, new: Signed) -> None:
+        proof = await tilestore.hashes(connection, tiles.consistency(last.size, new.size))
+        try:
+            merkle.verify_consistency(last.size, new.size, last.root, new.root, proof)
+        except DeptbusError as exc:
+            raise Refused(
+                Code.LOG_FORK,
+                f"the database's first {last.size} entries are not those that were signed: it holds another history",
+            ) from exc
+
+    def refuse(self, reason: DeptbusError | None) -> None:
+        """Says a refusal once, when it comes and when it goes."""
+        said = "" if reason is None else reason.code.value
+        if said != self._said:
+            if self._said:
+                metrics.LOG_REFUSED.labels(reason=self._said).set(0)
+            if reason is not None:
+                metrics.LOG_REFUSED.labels(reason=said).set(1)
+                log.error("log_not_signed", code=reason.code, detail=reason.detail)
+            else:
+                log.warning("log_signed_again", after=self._said)
+        self._said, self.refusal = said, reason
+
+    async def _scrub(self, looked: asyncio.Event) -> None:
+        """Looks through what is stored, now and each day. Raises `Malformed` (LOG_TAMPERED)."""
+        while True:
+            connection = await connect(self._dsn)
+            try:
+                async with postgres_errors("looking through the log"):
+                    await Scrub(self._bus, self._trust.trust, self._verifier).run(connection)
+            finally:
+                await connection.close()
+            looked.set()
+            await asyncio.sleep(SCRUB_SECONDS)
+
+
+async def _state(connection: asyncpg.Connection) -> State:
+    row = await connection.fetchrow(SQL["state"])
+    if row is None:
+        return State()
+    edge = Edge.of(row["size"], await tilestore.read_tiles(connection, tiles.edge_tiles(row["size"])))
+    if edge.root() != row["root"]:
+        raise Refused(Code.LOG_TAMPERED, "the tiles on the right edge do not give the root that is stored beside them")
+    if row["size"] % WIDTH == 0:
+        return State(edge=edge, logged_at=row["logged_at"])
+    if row["opened"] is None:
+        raise Refused(Code.LOG_TAMPERED, f"bundle {row['size'] // WIDTH} is missing")
+    return State(edge=edge, logged_at=row["logged_at"], opened=row["opened"], open_bytes=row["open_bytes"])
+
+
+async def _last_leaf(connection: asyncpg.Connection, size: int) -> bytes | None:
+    if not size:
+        return None
+    tile, place = Tile(0, (size - 1) // WIDTH), (size - 1) % WIDTH
+    found = await tilestore.read_tiles(connection, [tile])
+    return found.get(tile, b"")[place * HASH_BYTES : (place + 1) * HASH_BYTES]
+
+
+async def _one(reader: AIOKafkaConsumer) -> bytes | None:
+    async with kafka_errors("reading the log"), asyncio.timeout(ASK_SECONDS):
+        record = await reader.getone(AUDIT)
+    value: bytes | None = record.value
+    return value
+
+
+def _truncated(what: str) -> Refused:
+    return Refused(
+        Code.LOG_TOPIC_TRUNCATED,
+        f"topic {audit.TOPIC} is not what the log was made of: {what}. Restore it; until then nothing is signed",
+    )

@@ -1,0 +1,145 @@
+"""What an audit entry can be found by: pairs of a dimension and a value, and the number that the index knows each by.
+
+The index holds numbers only (`log_term`). They are hashes cut short, so a hit is compared with the entry's own words
+before it is shown: two words of one number show nothing false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from typing import Any
+
+from bus.audit import Entry
+from bus.tlog.tiles import WIDTH
+from schemas.errors import Code
+
+Word = tuple[str, str]
+
+# Dimensions with few values: the log keeps a list of them to choose from.
+LISTED = frozenset(
+    ("kind", "consumer", "provider", "item", "section", "purpose", "ground", "operator", "agent", "decision", "code",
+     "rule", "region")
+)  # fmt: skip
+# With many: nobody chooses from a list of them. `party` is a department on either side, `about` another entry.
+UNLISTED = frozenset(("party", "case", "record", "licence", "subject", "request", "entry", "about"))
+DIMENSIONS = LISTED | UNLISTED
+
+
+def term(word: Word) -> int:
+    """The index's number of a word: a signed 64-bit integer, the first eight bytes of its SHA-256."""
+    return int.from_bytes(sha256("\x00".join(word).encode()).digest()[:8], signed=True)
+
+
+def bit(place: int) -> int:
+    """The bit of a bundle's entry, 0 to 255, in a row of the index: the first entry has the leftmost."""
+    return 1 << (WIDTH - 1 - place)
+
+
+def places(bits: int) -> list[int]:
+    """The entries of a bundle whose bits are set, in order."""
+    found = []
+    while bits:
+        top = bits.bit_length()
+        found.append(WIDTH - top)
+        bits ^= 1 << (top - 1)
+    return found
+
+
+def words(entry: Entry) -> set[Word]:
+    """Everything that an entry can be found by."""
+    found = {("kind", entry.kind), ("request", entry.group.hex()), ("entry", entry.leaf_hash.hex())}
+    found.update(_BODIES.get(entry.kind, _nothing)(entry.body))
+    return found
+
+
+def _nothing(_: Mapping[str, Any]) -> Iterable[Word]:
+    return ()
+
+
+def _decision(body: Mapping[str, Any]) -> Iterable[Word]:
+    yield from _parties(body["consumer"], body["provider"])
+    for dimension in ("item", "purpose", "ground", "operator"):
+        yield dimension, body[dimension]
+    for digits in (2, 4, 6):  # a province's entries are those of its cities and counties too (GB/T 2260)
+        yield "region", body["region"][:digits]
+    for dimension in ("agent", "case"):
+        if body[dimension]:
+            yield dimension, body[dimension]
+    yield "record", body["record"].hex()
+    yield "licence", body["licence"].hex()
+    yield from _subjects(body)
+    for section in body["sections"]:
+        yield "section", section["name"]
+        yield "code", section["code"]
+        yield "decision", "PERMIT" if section["code"] == Code.PERMIT else "REFUSE"
+        if section["rule"]:
+            yield "rule", section["rule"]
+
+
+def _admitted(body: Mapping[str, Any]) -> Iterable[Word]:
+    """The issuer stands in the origin that it signed (`bus.envelope.batch_origin`)."""
+    issuer = body["checkpoint"].partition(b"\n")[0].rsplit(b"/", 3)[-3].decode()
+    yield from _parties(None, issuer)
+
+
+def _conflict(body: Mapping[str, Any]) -> Iterable[Word]:
+    yield "record", body["first"].hex()
+    yield "record", body["second"].hex()
+    yield "code", Code.CONFLICT.value
+
+
+def _ruling(body: Mapping[str, Any]) -> Iterable[Word]:
+    yield "about", body["conflict"].hex()
+    if body["stands"] is not None:
+        yield "record", body["stands"].hex()
+
+
+def _erasure(body: Mapping[str, Any]) -> Iterable[Word]:
+    yield "record", body["record"].hex()
+
+
+def _voided(body: Mapping[str, Any]) -> Iterable[Word]:
+    yield "about", body["entry"].hex()
+    yield "code", body["code"]
+
+
+def _revision(body: Mapping[str, Any]) -> Iterable[Word]:
+    yield from _parties(body["recipient"], body["author"])
+    yield "item", body["item"]
+    yield "rule", f"{body['id']}@{body['revision']}"
+    yield from _subjects(body)
+
+
+def _reading(body: Mapping[str, Any]) -> Iterable[Word]:
+    yield from _parties(body["reader"], None)
+    if body["operator"]:
+        yield "operator", body["operator"]
+    yield from _subjects(body)
+
+
+def _parties(consumer: str | None, provider: str | None) -> Iterable[Word]:
+    if consumer:
+        yield "consumer", consumer
+        yield "party", consumer
+    if provider:
+        yield "provider", provider
+        yield "party", provider
+
+
+def _subjects(body: Mapping[str, Any]) -> Iterable[Word]:
+    for pseudonym in body["subjects"]:
+        yield "subject", pseudonym.hex()
+
+
+_BODIES = {
+    "Decision": _decision,
+    "Admitted": _admitted,
+    "Conflict": _conflict,
+    "Ruling": _ruling,
+    "ErasureStarted": _erasure,
+    "ErasureComplete": _erasure,
+    "Voided": _voided,
+    "Revision": _revision,
+    "Reading": _reading,
+}
