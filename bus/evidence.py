@@ -23,11 +23,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from bus import audit
 from bus.audit import Entry
-from bus.pki import Certificate, Role, parse_certificate
+from bus.pki import Certificate, Role
+from bus.proof import ProofVerifier
 from bus.tlog import note
 from bus.tlog import proof as tlog_proof
 from bus.tlog.checkpoint import Checkpoint
 from bus.tlog.proof import TlogProof
+from bus.trust import Trust
 from schemas.avro import wire_schema
 from schemas.errors import Code, Malformed, Refused
 
@@ -79,8 +81,7 @@ def build(case: Case, items: Sequence[EvidenceItem]) -> bytes:
     ordered = sorted(items, key=lambda item: item.index)
     proofs = [TlogProof(item.index, item.path, case.checkpoint, item.value) for item in ordered]
     (checkpoint,) = {tlog_proof.verify(proof, None, case.log) for proof in proofs}
-    entries = [audit.parse(item.value)[0] for item in ordered]
-    signers = _signers(case, entries)
+    entries, signers = _verified(case, checkpoint.origin.rpartition("/log/")[0], ordered)
     files = {
         "README.txt": _readme(case, checkpoint, len(ordered)),
         "index.html": page(case, proofs, [one.der for one in signers]),
@@ -136,17 +137,13 @@ def _csp_hash(text: str) -> str:
     return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
 
 
-def _signers(case: Case, entries: Sequence[Entry]) -> list[Certificate]:
-    """The certificates of the entries' signers, by their ids."""
-    authority = x509.load_der_x509_certificate(case.authority)
-    known = {one.id: one for one in (parse_certificate(der, authority) for der in case.certificates)}
-    needed = sorted({entry.signer for entry in entries})
-    for signer in needed:
-        if signer not in known:
-            raise Refused(Code.CERTIFICATE_UNKNOWN, f"the certificate {signer.hex()} that signed an entry is not known")
-        if known[signer].role.value not in _ROLES:
-            raise Refused(Code.CERTIFICATE_ROLE, f"{known[signer].name} signed an entry and is no gateway or recorder")
-    return [known[signer] for signer in needed]
+def _verified(case: Case, bus: str, items: Sequence[EvidenceItem]) -> tuple[list[Entry], list[Certificate]]:
+    """The entries, each signed by a gateway or a recorder of this bus, and the certificates of those."""
+    trust = Trust(case.authority)
+    known = {one.id: one for one in map(trust.add_certificate, case.certificates)}
+    verifier = ProofVerifier()
+    entries = [audit.verify(item.value, bus, trust, verifier) for item in items]
+    return entries, [known[signer] for signer in sorted({entry.signer for entry in entries})]
 
 
 def _zip(files: Mapping[str, bytes]) -> bytes:

@@ -357,7 +357,7 @@
   }
 
   /** Reads every proof and checks it with this key: rows, each with what is wrong in it. */
-  async function checkAll(keyText) {
+  async function checkAll(keyText, progress) {
     const wrong = [], notes = new Map();
     let key = null, certificates = { fingerprint: "", known: new Map() };
     try { key = await parseKey(keyText); } catch (error) { wrong.push(asWrong(error)); }
@@ -380,6 +380,7 @@
 
     const rows = [];
     for (const text of evidence.proofs) {
+      if (rows.length % 200 === 0) progress(rows.length);
       const row = { wrong: [], proof: null, entry: null, checkpoint: null, leaf: null, signer: null };
       const attempt = async (work) => {
         try { await work(); return true; } catch (error) { row.wrong.push(asWrong(error)); return false; }
@@ -560,7 +561,10 @@
       return;
     }
     const trusted = at("trusted").value.trim();
-    const found = await checkAll(trusted || evidence.vkey);
+    const found = await checkAll(trusted || evidence.vkey, (count) => {
+      const done = `${count} / ${evidence.proofs.length}`;
+      if (mine === run) verdict("checking", "…", `正在核验 ${done}`, "Checking");
+    });
     if (mine === run) show(found, trusted);
   }
 

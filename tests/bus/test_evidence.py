@@ -22,6 +22,7 @@ from bus.pki import Signer
 from bus.tlog import note, proof, tiles
 from bus.tlog.checkpoint import Checkpoint
 from bus.tlog.note import Algorithm, Note, NoteSigner
+from schemas.avro import wire_schema
 from schemas.errors import Code, Malformed, Refused
 from tests.browser import Browser, Page
 from tests.vectors import world
@@ -68,17 +69,34 @@ def decision(case: str, operator: str = "clerk-7", **changed: Any) -> tuple[str,
     } | changed
 
 
+def anything(of: Any) -> Any:
+    """A value of a type of a wire schema: never the simplest."""
+    match of:
+        case [*choices]:
+            return anything(choices[-1])
+        case {"type": "record", "fields": fields}:
+            return {field["name"]: anything(field["type"]) for field in fields}
+        case {"type": "array", "items": items}:
+            return [anything(items)] * 3
+        case {"type": "fixed", "size": size}:
+            return world.fixed("anything", size)
+        case {"type": "enum", "symbols": symbols}:
+            return symbols[-1]
+        case {"logicalType": "timestamp-micros"}:
+            return AT
+        case {"type": inner}:
+            return anything(inner)
+    named = {"Id": bytes(16), "Hash": world.fixed("hash")}
+    plain = {"string": "文字 text", "bytes": bytes(range(200)), "int": -(2**31), "long": 2**63 - 1, "boolean": True}
+    return (named | plain)[of]
+
+
 def logged(label: str, *bodies: tuple[str, dict[str, Any]], by: Signer = world.GATEWAY) -> list[bytes]:
     return audit.log_values(by, world.ORIGIN, world.fixed(label, 16), bodies, AT)
 
 
-@cache
-def archive_of(case: str) -> tuple[Case, list[EvidenceItem]]:
-    """A log of entries of other cases and of this one: three decisions, one taken back."""
-    values = logged("others", *(decision("another case") for _ in range(OTHERS)))
-    mine = logged("mine", decision(case), decision(case, HOSTILE), decision(case))
-    taken_back = logged("mine", ("Voided", {"entry": merkle.leaf_hash(mine[2]), "code": "FACTS_CHANGED"}))
-    values += [*mine, *taken_back, *logged("later", decision("another case"))]
+def log_of(values: list[bytes], shown: range, case: str) -> tuple[Case, list[EvidenceItem]]:
+    """Evidence out of a log of these entries."""
     edge, grown = tiles.grow(tiles.Edge(), [merkle.leaf_hash(value) for value in values])
     checkpoint = Checkpoint(ORIGIN, edge.size, edge.root())
     signed = Note(checkpoint.text, (LOG.sign(checkpoint.text), WITNESS.sign(checkpoint.text, 1_748_764_800)))
@@ -89,7 +107,7 @@ def archive_of(case: str) -> tuple[Case, list[EvidenceItem]]:
             path=tuple(tiles.hashes(tiles.inclusion(at, edge.size), grown)),
             logged_at=AT,
         )
-        for at in range(OTHERS, OTHERS + 4)
+        for at in shown
     ]
     made = Case(
         case=case,
@@ -105,8 +123,22 @@ def archive_of(case: str) -> tuple[Case, list[EvidenceItem]]:
 
 
 @cache
+def archive_of(case: str) -> tuple[Case, list[EvidenceItem]]:
+    """A log of entries of other cases and of this one: three decisions, one taken back."""
+    values = logged("others", *(decision("another case") for _ in range(OTHERS)))
+    mine = logged("mine", decision(case), decision(case, HOSTILE), decision(case))
+    taken_back = logged("mine", ("Voided", {"entry": merkle.leaf_hash(mine[2]), "code": "FACTS_CHANGED"}))
+    values += [*mine, *taken_back, *logged("later", decision("another case"))]
+    return log_of(values, range(OTHERS, OTHERS + 4), case)
+
+
+@cache
 def files(case: str) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(evidence.build(*archive_of(case)))) as archive:
+    return unpacked(evidence.build(*archive_of(case)))
+
+
+def unpacked(data: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
@@ -350,6 +382,26 @@ def test_the_page_names_what_was_tampered_with(show: Show) -> None:
         assert found.keys() == expected.keys(), name
         assert all(set(checks.split()) <= set(found[index]) for index, checks in expected.items()), (name, found)
     assert verdict(show(changed(good, lambda data: None))) == "good"
+
+
+def test_the_page_reads_every_kind_of_entry(show: Show) -> None:
+    """By the schema that it carries: it decodes all that a log may hold, also what carries no case."""
+    kinds = wire_schema("AuditEntry")["fields"][-1]["type"]
+    values = [
+        value for kind in kinds for value in logged(kind["name"], (kind["name"], anything(kind)), by=world.RECORDER)
+    ]
+    page = show(unpacked(evidence.build(*log_of(values, range(len(kinds)), "文字 text")))["index.html"])
+    assert all(checks == ["case"] for checks in failed(page).values())
+    text = page.evaluate(
+        "document.querySelectorAll('details').forEach(one => { one.open = true }), document.body.innerText"
+    )
+    for shown in (
+        *(kind["name"] for kind in kinds),
+        bytes(range(200)).hex(),
+        str(-(2**31)),
+        "2025-06-01T08:00:00.123456Z",
+    ):
+        assert shown in text, shown
 
 
 def test_hostile_text_is_only_shown(show: Show) -> None:
