@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 
 from tests.bench.crypto import open_records, seal
-from tests.bench.measure import Outcome, Said
+from tests.bench.log import index, published, tiles
+from tests.bench.measure import Absent, Outcome, Said
 from tests.bench.publish import publish
 from tests.bench.release import release
 from tests.bench.sample import SEED
@@ -23,6 +24,9 @@ CASES: Mapping[str, Callable[[Said], Outcome]] = {
     "publish": publish,
     "open": open_records,
     "release": release,
+    "tiles": tiles,
+    "index": index,
+    "published": published,
 }
 
 
@@ -39,25 +43,31 @@ def main() -> int:
         "bench",
         seconds=time.monotonic() - began,
         seed=SEED,
-        cases={name: outcome.to_json() for name, outcome in outcomes.items()},
+        cases={name: {"absent": one} if isinstance(one, str) else one.to_json() for name, one in outcomes.items()},
     )
     if arguments.json:
         print(json.dumps(document))
-    return 0 if all(outcome.good for outcome in outcomes.values()) else 1
+    return 0 if all(isinstance(one, str) or one.good for one in outcomes.values()) else 1
 
 
-def _run(console: Console, name: str) -> Outcome:
-    with console.status(f"[bold]{name}[/]: starting") as status:
-        outcome = CASES[name](lambda text: status.update(f"[bold]{name}[/]: {text}"))
+def _run(console: Console, name: str) -> Outcome | str:
+    """A case's figures, or why it has none here."""
+    try:
+        with console.status(f"[bold]{name}[/]: starting") as status:
+            outcome = CASES[name](lambda text: status.update(f"[bold]{name}[/]: {text}"))
+    except Absent as exc:
+        console.print(f"[bold]{name:9}[/] [yellow]absent[/]: {exc}")
+        return str(exc)
     beside = "" if outcome.peer is None else f", peer {outcome.peer:,.0f}"
     colour = "green" if outcome.good else "red"
-    floor = f"{outcome.floor:g} of the peer" if outcome.peer is not None else f"{outcome.floor:,.0f} {outcome.unit}"
+    floor = f"{outcome.floor:g} of the peer" if outcome.peer is not None else f"{outcome.floor:,g} {outcome.unit}"
+    ours = f"{outcome.ours:,.0f}" if outcome.ours >= 10 else f"{outcome.ours:.2f}"
     console.print(
-        f"[bold]{name:8}[/] {outcome.ours:,.0f} {outcome.unit}{beside}: [{colour}]{outcome.ratio:.2f}[/]"
+        f"[bold]{name:9}[/] {ours} {outcome.unit}{beside}: [{colour}]{outcome.ratio:.2f}[/]"
         f" (floor {floor}, spread {outcome.spread:.0%})"
     )
     for key, value in outcome.more.items():
-        console.print(f"{'':8} {key} {value}")
+        console.print(f"{'':9} {key} {value}")
     return outcome
 
 

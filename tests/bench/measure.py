@@ -14,6 +14,10 @@ Side = Callable[[int], float]  # a round's number in, records a second out
 Said = Callable[[str], None]
 
 
+class Absent(Exception):
+    """Why a case cannot be measured on this machine: its peer is not there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """A case's figures. `ours` and `peer` are medians in `unit`; `ratio` is the median of the rounds' own ratios and
@@ -47,7 +51,9 @@ class Outcome:
         }
 
 
-def compare(ours: Side, peer: Side, *, floor: float, said: Said, rounds: int = ROUNDS) -> Outcome:
+def compare(
+    ours: Side, peer: Side, *, floor: float, said: Said, rounds: int = ROUNDS, unit: str = "records/s"
+) -> Outcome:
     """Round 0 warms both up and is not counted. Who begins changes with each round: neither is always second."""
     rates: list[tuple[float, float]] = []
     for number in range(rounds + 1):
@@ -59,7 +65,7 @@ def compare(ours: Side, peer: Side, *, floor: float, said: Said, rounds: int = R
         rates.append((measured["ours"], measured["peer"]))
     ratios = [our / other for our, other in rates[1:]]
     return Outcome(
-        unit="records/s",
+        unit=unit,
         ours=median(our for our, _ in rates[1:]),
         peer=median(other for _, other in rates[1:]),
         ratio=median(ratios),

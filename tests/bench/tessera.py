@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bus.tlog.note import NoteSigner
+from tests.bench.measure import Absent
 from tests.bench.world import free_port
 
 MODULES = Path(__file__).parents[1] / "go"
@@ -29,10 +30,6 @@ WARM_SECONDS = 4.0
 SECONDS = 12.0
 READY_SECONDS = 15.0
 POLL_SECONDS = 0.02
-
-
-class Absent(Exception):
-    """Why there is no peer on this machine."""
 
 
 def built(folder: Path) -> Path:

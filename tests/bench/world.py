@@ -65,13 +65,13 @@ def world(runner: asyncio.Runner, said: Said) -> Iterator[World]:
 
 
 @contextmanager
-def process(there: World, name: str) -> Iterator[tuple[int, str]]:
+def process(there: World, name: str, module: str = "deploy.process") -> Iterator[tuple[int, str]]:
     """A gateway or recorder as its own process: its pid and its URL, once it says that it is ready."""
     port, metrics_port = free_port(), free_port()
     dsn = there.folder / "dsn"
     dsn.write_text(there.postgres, "utf-8")
     command = [
-        *(sys.executable, "-m", "deploy.process", name, "--bus", str(there.bus.folder), "--kafka", there.kafka),
+        *(sys.executable, "-m", module, name, "--bus", str(there.bus.folder), "--kafka", there.kafka),
         *("--postgres-file", str(dsn), "--port", str(port), "--metrics-port", str(metrics_port)),
     ]
     log = there.folder / f"{name}.log"
