@@ -28,6 +28,7 @@ RELEASE_SECONDS = Histogram("bus_key_release_duration_seconds", "A key request, 
 APPENDED = Counter("bus_audit_append_total", "Audit entries made durable, by outcome.", ["outcome"])
 AUDIT_ENTRIES = Counter("bus_audit_entries_total", "Audit entries taken into the log, by kind.", ["kind"])
 LOG_SIZE = Gauge("bus_log_size", "Entries of the newest published checkpoint.")
+LOG_COSIGNED = Gauge("bus_log_cosigned_size", "Entries of the newest checkpoint that the policy's quorum has signed.")
 LOG_PUBLISHED = Gauge("bus_log_published_timestamp_seconds", "When a checkpoint was published last (POSIX time).")
 LOG_REFUSED = Gauge("bus_log_refused", "1 while nothing is signed for this reason.", ["reason"])
 STALL_SECONDS = Gauge("bus_audit_stall_countdown_seconds", "Until keys stop because no checkpoint comes; 0: stopped.")

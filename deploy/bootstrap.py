@@ -19,6 +19,8 @@ from bus.kafka import kafka_errors, producer
 from bus.pki import CertificateAuthority, Role, Signer, write_private
 from bus.recorder.guard import Guard
 from bus.recorder.log import LogKeys
+from bus.supervision import Rules
+from bus.tlog import policy
 from bus.tlog.note import NoteSigner
 from bus.trust import certificate_value, kem_key_value, topic_key
 from schemas.catalogue import Catalogue
@@ -71,9 +73,19 @@ class Bus:
         return self.folder / "log" / "guard.sqlite"
 
     def log_keys(self) -> LogKeys:
-        """The log's key and guard. Raises `Misuse` (CONFIG_INVALID) if the log was never begun."""
+        """The log's key and guard, and the policy (C2SP tlog-policy) in `log/policy` that names its witnesses, if any.
+
+        Raises `Misuse` (CONFIG_INVALID) if the log was never begun, or for a policy that cannot be read.
+        """
         signer = NoteSigner.load(self.folder / "log" / "log.key")
-        return LogKeys(signer=signer, guard=Guard(self.guard_file, self.log_origin))
+        guard, file = Guard(self.guard_file, self.log_origin), self.folder / "log" / "policy"
+        witnesses = policy.parse(file.read_bytes()) if file.exists() else policy.Policy()
+        return LogKeys(signer=signer, guard=guard, policy=witnesses)
+
+    def supervision_rules(self) -> Rules:
+        """Those in `supervision.toml`, or those that come with the software. Raises `Malformed` (CONFIG_INVALID)."""
+        file = self.folder / "supervision.toml"
+        return Rules.load(file if file.exists() else None)
 
     def begin_log(self) -> None:
         """The log's key, its verifier key for everyone, its guard at nothing. Once: `Misuse` if there is a guard."""

@@ -5,7 +5,8 @@ Commit points, and what a crash at each leaves behind:
 1. bundles, tiles, terms and the topic's offset    one transaction: all or none, the poll is read again;
 2. guard moved                                     signed by nobody yet: the next recorder proves that its tree goes on
                                                    from there, and signs that or a larger one;
-3. checkpoint written                              published; the next one is due in a second.
+3. checkpoint written                              published; the next one is due in a second;
+4. cosignatures written                            the witnesses know more than we show; the next round shows it.
 
 A log that cannot prove that it goes on from what it signed last signs nothing, says why (`refusal`), and tries again:
 a database that was restored reads the topic until it is where it was. Gateways stop releasing keys meanwhile.
@@ -23,6 +24,7 @@ from time import monotonic
 from typing import Any
 
 import asyncpg
+import httpx
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -35,14 +37,18 @@ from bus.recorder import growth
 from bus.recorder.growth import Growth, Message, State
 from bus.recorder.guard import Guard, Signed
 from bus.recorder.scrub import Scrub
-from bus.tlog import tiles
+from bus.recorder.witnesses import Witnesses
+from bus.tlog import checkpoint, note, policy, tiles
 from bus.tlog.checkpoint import Checkpoint
 from bus.tlog.note import Note, NoteSigner
+from bus.tlog.policy import Policy
 from bus.tlog.tiles import HASH_BYTES, MAX_ENTRY_BYTES, WIDTH, Edge, Tile
 from bus.trustfeed import TrustFeed
 from schemas.errors import Code, DeptbusError, Refused
 
 PUBLISH_SECONDS = 1.0
+COSIGN_SECONDS = 10.0  # witnesses are to see the same checkpoints, and a department's line is not to carry each
+NO_WITNESSES = Policy()
 ALIVE_SECONDS = 5.0  # a poll takes half a second at most: a loop that is silent for longer is stuck
 LOOK_SECONDS = 5.0  # a small log is looked at whole before the first signature, a large one while it goes on
 SCRUB_SECONDS = 24 * 3600.0
@@ -55,10 +61,11 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogKeys:
-    """What makes this log this log: its key, whose name is its origin, and its guard."""
+    """What makes this log this log: its key, whose name is its origin, and its guard; and who witnesses it."""
 
     signer: NoteSigner
     guard: Guard
+    policy: Policy = NO_WITNESSES
 
     @property
     def origin(self) -> str:
@@ -226,15 +233,51 @@ class Log:
             with suppress(Exception):
                 await connection.close(timeout=1)
 
+    async def cosign(self) -> None:
+        """Asks the policy's witnesses to sign the newest checkpoint, every ten seconds. Until cancelled.
+
+        Nothing waits for them: a witness that is away shows on its metric, and on the age of what is cosigned.
+        """
+        connection = await connect(self._dsn)
+        try:
+            one_at_a_time = asyncio.Lock()
+
+            async def prove(old: int, new: int) -> list[bytes]:
+                async with one_at_a_time:  # witnesses are asked all at once, and there is one connection
+                    return await _consistency(connection, old, new)
+
+            async with httpx.AsyncClient(trust_env=False) as http:
+                witnesses = Witnesses(self._keys.policy, http, prove)
+                while self._keys.policy.witnesses:
+                    async with postgres_errors("asking for cosignatures"):
+                        await self._cosign(connection, witnesses)
+                    await asyncio.sleep(COSIGN_SECONDS)
+        finally:
+            with suppress(Exception):
+                await connection.close(timeout=1)
+
+    async def _cosign(self, connection: asyncpg.Connection, witnesses: Witnesses) -> None:
+        """What the policy's quorum has signed is kept, and stands in the place of the bare note if it is the newest."""
+        row = await connection.fetchrow(SQL["published"])
+        if row is None:
+            return
+        bare = note.parse(row["note"])
+        signatures = await witnesses.cosign(bare, checkpoint.parse(bare.text))
+        cosigned = bare.signed(*signatures)
+        cosigners = note.verified(cosigned, [witness.verifier for witness in self._keys.policy.witnesses])
+        if signatures and policy.satisfied(self._keys.policy, cosigners):
+            await connection.execute(SQL["cosign"], row["size"], cosigned.encode())
+            metrics.LOG_COSIGNED.set(row["size"])
+
     async def _publish(self, connection: asyncpg.Connection) -> None:
         if monotonic() - self._alive > ALIVE_SECONDS:
             return  # published again by a loop that reads nothing, it would say that all is well
         row = await connection.fetchrow(SQL["state"])
         new = Signed() if row is None else Signed(row["size"], row["root"])
         await self._guarded(connection, new)
-        checkpoint = Checkpoint(self._keys.origin, new.size, new.root)
-        note = Note(checkpoint.text, (self._keys.signer.sign(checkpoint.text),))
-        await connection.execute(SQL["publish"], new.size, new.root, note.encode())
+        text = Checkpoint(self._keys.origin, new.size, new.root).text
+        signed = Note(text, (self._keys.signer.sign(text),))
+        await connection.execute(SQL["publish"], new.size, new.root, signed.encode())
         metrics.LOG_SIZE.set(new.size)
         metrics.LOG_PUBLISHED.set_to_current_time()
         self.published = True
@@ -256,7 +299,7 @@ class Log:
             raise Refused(Code.LOG_GUARD_MOVED, "another recorder signs this log: stop one of them")
 
     async def _prove(self, connection: asyncpg.Connection, last: Signed, new: Signed) -> None:
-        proof = await tilestore.hashes(connection, tiles.consistency(last.size, new.size))
+        proof = await _consistency(connection, last.size, new.size)
         try:
             merkle.verify_consistency(last.size, new.size, last.root, new.root, proof)
         except DeptbusError as exc:
@@ -303,6 +346,10 @@ async def _state(connection: asyncpg.Connection) -> State:
     if row["opened"] is None:
         raise Refused(Code.LOG_TAMPERED, f"bundle {row['size'] // WIDTH} is missing")
     return State(edge=edge, logged_at=row["logged_at"], opened=row["opened"], open_bytes=row["open_bytes"])
+
+
+async def _consistency(connection: asyncpg.Connection, old: int, new: int) -> list[bytes]:
+    return await tilestore.hashes(connection, tiles.consistency(old, new))
 
 
 async def _last_leaf(connection: asyncpg.Connection, size: int) -> bytes | None:

@@ -32,6 +32,17 @@ ON CONFLICT (term, day, bundle) DO UPDATE SET bits = log_term.bits | EXCLUDED.bi
 INSERT INTO log_word (dimension, value) SELECT * FROM unnest($1::text[], $2::text[]) ON CONFLICT DO NOTHING;
 
 -- name: publish
+-- A checkpoint that witnesses have signed is not taken back by the same one without their signatures.
 INSERT INTO log_checkpoint (id, size, root, note, published_at) VALUES (1, $1, $2, $3, now())
 ON CONFLICT (id) DO UPDATE
-   SET size = EXCLUDED.size, root = EXCLUDED.root, note = EXCLUDED.note, published_at = EXCLUDED.published_at;
+   SET size = EXCLUDED.size, root = EXCLUDED.root, published_at = EXCLUDED.published_at,
+       note = CASE WHEN log_checkpoint.cosigned_size = EXCLUDED.size AND log_checkpoint.cosigned IS NOT NULL
+                   THEN log_checkpoint.cosigned ELSE EXCLUDED.note END;
+
+-- name: published
+SELECT size, note FROM log_checkpoint WHERE id = 1;
+
+-- name: cosign
+UPDATE log_checkpoint
+   SET cosigned_size = $1, cosigned = $2, note = CASE WHEN size = $1 THEN $2 ELSE note END
+ WHERE id = 1;

@@ -31,12 +31,14 @@ from bus.opening import open_section
 from bus.outbox import Sealed
 from bus.publisher import Publisher
 from bus.recorder.guard import Guard
-from bus.recorder.log import LogKeys
+from bus.recorder.log import NO_WITNESSES, LogKeys
 from bus.recorder.service import Recorder
 from bus.sealer import Draft, Sealer
 from bus.subscriber import Subscriber, Wanted
+from bus.supervision import Rules
 from bus.terms import Word
 from bus.tlog.note import NoteSigner
+from bus.tlog.policy import Policy
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
 from deploy import bootstrap
@@ -362,13 +364,20 @@ class World:
         await self.until(there)
         return count
 
-    def recorder(self, dsn: str, folder: Path) -> Recorder:
-        """Another recorder over this Kafka, with a database, a log key and a guard of its own."""
-        bus = self.place.bus
+    def log_keys(self, folder: Path, witnesses: Policy = NO_WITNESSES) -> LogKeys:
+        """A log key and a guard of the test's own, made once."""
+        origin = self.place.bus.log_origin
         key, guard = folder / "log.key", folder / "guard.sqlite"
         if not key.exists():
-            NoteSigner.create(key, bus.log_origin)
-            Guard.create(guard, bus.log_origin)
+            NoteSigner.create(key, origin)
+            Guard.create(guard, origin)
+        return LogKeys(signer=NoteSigner.load(key), guard=Guard(guard, origin), policy=witnesses)
+
+    def recorder(
+        self, dsn: str, folder: Path, *, rules: Rules | None = None, witnesses: Policy = NO_WITNESSES
+    ) -> Recorder:
+        """Another recorder over this Kafka, with a database, a log key and a guard of its own."""
+        bus = self.place.bus
         return Recorder(
             bus.signer("recorder"),
             bus.origin,
@@ -376,7 +385,8 @@ class World:
             Trust(bus.authority.signer.der),
             self.place.kafka,
             dsn,
-            LogKeys(signer=NoteSigner.load(key), guard=Guard(guard, bus.log_origin)),
+            self.log_keys(folder, witnesses),
+            rules,
         )
 
     async def refusals(self, topic: str, places: Sequence[Any]) -> list[str]:
