@@ -1,0 +1,179 @@
+"""`deptbus audit evidence`: a case's entries with their proofs, in one archive that anybody can check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from bus import audit, evidence
+from bus.client import GatewayClient
+from bus.evidence import EvidenceItem
+from bus.pki import Role, write_private
+from bus.tlog import note, proof, tiles
+from bus.tlog.checkpoint import parse as parse_checkpoint
+from bus.tlog.note import Verifier
+from bus.tlog.proof import TlogProof
+from bus.tlog.tiles import HEIGHT, WIDTH, Tile
+from bus.trust import Trust
+from consent.purposes import GROUNDS, PURPOSES
+from deploy.commands.options import As, acting, trusting
+from deploy.home import Home, HomeOption
+from deploy.output import Json, command, emit, err, facts
+from schemas.errors import Code, Malformed, Misuse, Refused
+
+PAGE = 1_000
+Advance = Callable[[int, int], None]  # so many of so many
+
+
+def register_evidence(audit_app: typer.Typer) -> None:
+    """Adds the command to the `audit` group."""
+
+    @command(audit_app, name="evidence")
+    async def evidence_(
+        department: As,
+        case: Annotated[str, typer.Option("--case", help="The case (案号), as the requests named it.")],
+        out: Annotated[Path, typer.Option("--out", help="The archive to write: FILE.zip.")],
+        key: Annotated[
+            str | None,
+            typer.Option("--key", help="The log's vkey (default: the one in the bus's folder)."),
+        ] = None,
+        home: HomeOption = None,
+        json: Json = False,
+    ) -> None:
+        """Write a case's entries, each with its proof, and a page that checks them in a browser without a network.
+
+        Everything is verified before it is written. The reading is logged.
+        """
+        where = Home.find(home)
+        log = _log_key(where, key)
+        if not out.parent.is_dir():
+            raise Misuse(Code.CONFIG_INVALID, f"{out.parent}: no such folder to write the archive into")
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, console=err, transient=True, disable=json) as progress:
+            task = progress.add_task("proofs")
+            async with acting(where, department) as client:
+                signed, items = await collect(
+                    client, log, case, lambda done, of: progress.update(task, completed=done, total=of)
+                )
+        async with trusting(where, department) as trust:
+            certificates = _certificates(trust, items)
+        about = evidence.Case(
+            case=case,
+            made_at=datetime.now(UTC),
+            log=log,
+            checkpoint=signed,
+            certificates=certificates,
+            authority=where.identity(department).authority,
+            names={**where.names(), **PURPOSES, **GROUNDS},
+        )
+        write_private(out, evidence.build(about, items))
+        at = parse_checkpoint(note.parse(signed).text)
+        document = {"file": str(out), "case": case, "entries": len(items), "origin": at.origin, "size": at.size}
+        emit(document, as_json=json, human=lambda: facts("Evidence", document))
+
+
+async def collect(
+    client: GatewayClient, log: Verifier, case: str, advance: Advance
+) -> tuple[bytes, list[EvidenceItem]]:
+    """The entries of a case and those that take one of them back, all under one checkpoint: its note, and the entries.
+
+    Raises `Refused` (NOT_FOUND) if no entry names the case; `Malformed` or `Refused` if an answer does not verify.
+    """
+    found = await _entries(client, {"case": case})
+    if not found:
+        raise Refused(Code.NOT_FOUND, f"no entry of the log carries the case {case!r}: nothing to show")
+    mine = {one["entry"] for one in found}
+    taken_back = await _entries(client, {"kind": "Voided", "since": found[0]["logged_at"]})
+    found += [one for one in taken_back if one["body"]["entry"] in mine]
+    proofs: list[TlogProof] = []
+    for done, one in enumerate(found):
+        advance(done, len(found))
+        answer = await client.send("GET", f"/v1/audit/proofs/{quote(one['entry'])}", b"", "text/plain")
+        proofs.append(_checked(proof.parse(answer), one, log))
+    advance(len(found), len(found))
+    # The log grows while it is read: the newest checkpoint is over all of them.
+    newest = max(proofs, key=_size).note
+    paths = await _paths(client, log.name, [one.index for one in proofs], _note_size(newest))
+    items = [
+        EvidenceItem(
+            index=with_value.index,
+            value=with_value.extra or b"",
+            path=path,
+            logged_at=datetime.fromisoformat(one["logged_at"]),
+        )
+        for with_value, path, one in zip(proofs, paths, found, strict=True)
+    ]
+    return newest, items
+
+
+async def _entries(client: GatewayClient, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every entry that the trail finds, page after page."""
+    found: list[dict[str, Any]] = []
+    after: int | None = -1
+    while after is not None:
+        page = await client.post_json("/v1/audit/entries:query", {**wanted, "after": after, "limit": PAGE})
+        found += page["entries"]
+        after = page["next"]
+    return found
+
+
+def _checked(found: TlogProof, entry: Mapping[str, Any], log: Verifier) -> TlogProof:
+    """A proof that is of the entry that was asked for."""
+    proof.verify(found, bytes.fromhex(entry["entry"]), log)
+    if found.extra is None or found.index != entry["index"]:
+        raise Malformed(Code.PROOF_INVALID, f"the proof of entry {entry['index']} is another's, or lacks the entry")
+    return found
+
+
+def _size(found: TlogProof) -> int:
+    return _note_size(found.note)
+
+
+def _note_size(signed: bytes) -> int:
+    return parse_checkpoint(note.parse(signed).text).size
+
+
+async def _paths(client: GatewayClient, origin: str, indices: Sequence[int], size: int) -> list[tuple[bytes, ...]]:
+    """The entries' paths in the tree of one size, from its tiles."""
+    ranges = [tiles.inclusion(index, size) for index in indices]
+    wanted = sorted(tiles.tiles_for(one for of_entry in ranges for one in of_entry))
+    there: dict[Tile, bytes] = {}
+    for tile in wanted:
+        width = min(WIDTH, (size >> (HEIGHT * tile.level)) - tile.number * WIDTH)
+        path = f"/log/{origin.rpartition('/log/')[2]}/{tiles.path(tile, width)}"
+        there[tile] = await client.send("GET", path, b"", "application/octet-stream")
+    return [tuple(tiles.hashes(of_entry, there)) for of_entry in ranges]
+
+
+def _certificates(trust: Trust, items: Sequence[EvidenceItem]) -> list[bytes]:
+    """The certificates (DER) that the entries' signers had."""
+    found: dict[bytes, bytes] = {}
+    for item in items:
+        entry = audit.parse(item.value)[0]
+        if entry.signer not in found:
+            found[entry.signer] = _certificate(trust, entry)
+    return list(found.values())
+
+
+def _certificate(trust: Trust, entry: audit.Entry) -> bytes:
+    try:
+        return trust.certificate(entry.signer, Role.GATEWAY, entry.time).der
+    except Refused as exc:
+        if exc.code is not Code.CERTIFICATE_ROLE:
+            raise
+        return trust.certificate(entry.signer, Role.RECORDER, entry.time).der
+
+
+def _log_key(home: Home, key: str | None) -> Verifier:
+    """The key given, else the one in the bus's folder. Raises `Misuse` (CONFIG_INVALID) if there is none."""
+    file = home.bus / "log" / "log.vkey"
+    try:
+        return Verifier.from_vkey(key or file.read_text("utf-8").strip())
+    except OSError as exc:
+        raise Misuse(Code.CONFIG_INVALID, f"{file} cannot be read: give the log's key with --key") from exc
