@@ -118,6 +118,18 @@ def _reading(body: Mapping[str, Any]) -> Iterable[Word]:
     yield from _subjects(body)
 
 
+def _finding(body: Mapping[str, Any]) -> Iterable[Word]:
+    """By its rule, its operator, and each entry that it shows as evidence.
+
+    Not by `party`, which is how a department finds its own: whether it is told, an auditor decides.
+    """
+    yield "consumer", body["consumer"]
+    yield "operator", body["operator"]
+    yield "rule", f"supervision:{body['rule']}"
+    for entry in body["entries"]:
+        yield "about", entry.hex()
+
+
 def _parties(consumer: str | None, provider: str | None) -> Iterable[Word]:
     if consumer:
         yield "consumer", consumer
@@ -142,4 +154,5 @@ _BODIES = {
     "Voided": _voided,
     "Revision": _revision,
     "Reading": _reading,
+    "Finding": _finding,
 }

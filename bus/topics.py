@@ -16,6 +16,7 @@ from bus.kafka import REQUEST_TIMEOUT_MS, kafka_errors
 from schemas.catalogue import Catalogue
 
 _DAY_MS = 24 * 3600 * 1000
+SUPERVISION = "event.supervision"  # findings (bus.recorder.oversight), for a supervisor's own systems
 LICENCE_PARTITIONS = 4
 REPLICATION = 3
 MAX_RECORD = 1024 * 1024 + 16 * 1024  # the largest value with key, headers and batch overhead
@@ -53,6 +54,7 @@ def topics(catalogue: Catalogue, *, single_broker: bool) -> list[Topic]:
         Topic(name=trustfeed.TOPIC, partitions=1, config=common | {"cleanup.policy": "compact"}),
         Topic(name="consent.records", partitions=1, config=forever),
         Topic(name=audit.TOPIC, partitions=1, config=forever | never_lost),
+        Topic(name=SUPERVISION, partitions=1, config=forever),
     ]
 
 

@@ -80,6 +80,7 @@ async def _recorder(arguments: argparse.Namespace) -> None:
         arguments.kafka,
         _dsn(arguments),
         bus.log_keys(),
+        bus.supervision_rules(),
     )
 
     async def check() -> None:

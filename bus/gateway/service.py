@@ -26,6 +26,7 @@ from bus.gateway import control, reading
 from bus.gateway.auditing import Auditing, EntriesBody
 from bus.gateway.control import AgreementBody, ConsentBody, SubjectBody
 from bus.gateway.facts import seconds_to_stall
+from bus.gateway.findings import Findings, FindingsBody
 from bus.gateway.keyring import Keyring
 from bus.gateway.release import Releases
 from bus.gateway.revisions import Revisions, Rule
@@ -116,6 +117,7 @@ class Gateway:
         self._sessions = SessionKeys(keyring, catalogue)
         self._pool: asyncpg.Pool | None = None
         self._producer: AIOKafkaProducer | None = None
+        self.findings = Findings(self._connection, self._log_reading)
         self.auditing = Auditing(self._connection, self._everywhere, self._log_reading)
         self.releases: Releases
         self.revisions: Revisions
@@ -191,6 +193,7 @@ class Gateway:
             "/v1/licences:search": (self.search_licences, SearchBody),
             "/v1/records:show": (self.show_record, RecordBody),
             "/v1/audit/entries:query": (self.auditing.query, EntriesBody),
+            "/v1/audit/findings:list": (self.findings.list, FindingsBody),
         }
 
     async def create_agreement(self, signed: Signed, body: AgreementBody) -> Any:

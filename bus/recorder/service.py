@@ -29,6 +29,8 @@ from bus.proof import ProofVerifier
 from bus.recorder import admission
 from bus.recorder.admission import Arrived, Checked, Index, KnownSession, Plan, Refusal, Rival
 from bus.recorder.log import AUDIT, Log, LogKeys
+from bus.recorder.oversight import Oversight
+from bus.supervision import Rules
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
 from consent.model import status_after
@@ -53,7 +55,7 @@ class Deposed(Exception):
 
 
 class Recorder:
-    """Runs until cancelled."""
+    """Runs until cancelled. Without `rules` nobody's use of data is supervised."""
 
     def __init__(
         self,
@@ -64,6 +66,7 @@ class Recorder:
         bootstrap: str,
         dsn: str,
         log_keys: LogKeys,
+        rules: Rules | None = None,
     ) -> None:
         self._signer = signer
         self._origin = origin
@@ -73,6 +76,7 @@ class Recorder:
         self._dsn = dsn
         self._verifier = ProofVerifier()
         self._audit_log = Log(log_keys, origin, self._trust, self._verifier, dsn)
+        self._oversight = None if rules is None else Oversight(signer, origin, rules, dsn)
         self._sessions: dict[tuple[bytes, str], KnownSession] = {}
         self._session_reader: AIOKafkaConsumer | None = None
         self._session_partitions: list[TopicPartition] = []
@@ -148,6 +152,9 @@ class Recorder:
                     tasks.create_task(self._loop(licences, self._admit))
                     tasks.create_task(self._loop(entries, self._integrate))
                     tasks.create_task(self._audit_log.publish())
+                    if self._oversight is not None:
+                        tasks.create_task(self._oversight.run(self._producer))
+                    tasks.create_task(self._audit_log.cosign())
             except* (Unavailable, Deposed, Refused, Malformed) as group:
                 raise group.exceptions[0] from None
 

@@ -1,0 +1,76 @@
+"""What supervision (大数据监督) found, for auditors. A finding points at its evidence: entries of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from bus.db import queries
+from bus.gateway import control, trail
+from bus.httpsig import Signed
+from schemas.errors import Code, Refused
+
+PAGE = 1_000
+
+Connect = Callable[[str], AbstractAsyncContextManager[asyncpg.Connection]]
+LogReading = Callable[[Signed, bytes, str, str, list[bytes], int], Awaitable[None]]
+
+SQL = queries(Path(__file__).with_name("findings.sql"))
+
+
+class FindingsBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`POST /v1/audit/findings:list`. `since` and `until` are the log's time; `after` the `next` of the page before."""
+
+    rule: str | None = None
+    consumer: str | None = None
+    operator: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    after: int = 0
+    limit: int = 100
+
+
+class Findings:
+    """The questions about findings, over a gateway's connections."""
+
+    def __init__(self, connect: Connect, log_reading: LogReading) -> None:
+        self._connect = connect
+        self._log_reading = log_reading
+
+    async def list(self, signed: Signed, body: FindingsBody) -> Any:
+        """A page in the order found, and the checkpoint below which all of its evidence lies. In the log, too.
+
+        `first` and `last` are places in the log, `entries` leaf hashes in hex, `entry` that of the log's entry about
+        the finding: null in the moment before it is there. `next` is null if there are no more now. Raises `Refused`
+        (REQUEST_FORBIDDEN) for who is no auditor.
+        """
+        limit = min(max(body.limit, 1), PAGE)
+        filters = (body.rule, body.consumer, body.operator, body.since, body.until)
+        async with self._connect("reading findings") as connection:
+            if not await control.is_auditor(connection, signed.caller.uscc):
+                raise Refused(Code.REQUEST_FORBIDDEN, "findings are shown to auditors")
+            rows = await connection.fetch(SQL["findings"], body.after, *filters, limit)
+            at = await trail.published(connection)
+        await self._log_reading(signed, signed.digest[:16], "", "audit/findings:list", [], len(rows))
+        return {
+            "checkpoint": at.to_json(),
+            "findings": [{name: _plain(value) for name, value in row.items() if name != "number"} for row in rows],
+            "next": rows[-1]["number"] if len(rows) == limit else None,
+        }
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case bytes():
+            return value.hex()
+        case datetime():
+            return value.isoformat()
+        case list():
+            return [_plain(one) for one in value]
+    return value
