@@ -109,6 +109,11 @@ def _show(found: dict[str, Any]) -> None:
     )
     table(
         "Counted again from Kafka and PostgreSQL",
-        ("audit entries", "lost", "twice", "opened without an entry"),
-        [[found[name] for name in ("audit_entries", "lost", "duplicated", "releases_without_audit")]],
+        ("audit entries", "lost", "twice", "opened without an entry", "findings of supervision"),
+        [
+            [
+                found[name]
+                for name in ("audit_entries", "lost", "duplicated", "releases_without_audit", "supervision_findings")
+            ]
+        ],
     )

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from adapters import config
 from adapters.exports import Exports
@@ -55,6 +55,7 @@ CERTIFICATE_SECONDS = 60.0
 QUIET_SECONDS = 1.0  # without a certificate: none is on its way
 GRACE_SECONDS = 15
 
+T = TypeVar("T")
 Say = Callable[[str], None]
 
 
@@ -393,6 +394,7 @@ async def _report(
         "releases_without_audit": len(findings.unaudited),
         "lost": len(findings.lost),
         "duplicated": len(findings.duplicated),
+        "supervision_findings": await _within(_supervised(stack.postgres), CERTIFICATE_SECONDS, "supervision"),
         **latencies,
         "seconds": round(time.monotonic() - begun, 1),
         "outcomes": result.outcomes,
@@ -436,6 +438,18 @@ async def _covered(dsn: str) -> int:
         await connection.close()
 
 
+async def _supervised(dsn: str) -> int:
+    """How much supervision found, once it has read everything that is published now."""
+    connection = await db.connect(dsn)
+    try:
+        size = await connection.fetchval("SELECT size FROM log_checkpoint") or 0
+        while await connection.fetchval("SELECT next_index FROM supervision_position") < size:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_SECONDS)
+        return int(await connection.fetchval("SELECT count(*) FROM supervision_finding"))
+    finally:
+        await connection.close()
+
+
 async def _entries(kafka: str) -> AsyncIterator[Entry]:
     async for message in everything(kafka, [audit.TOPIC]):
         yield audit.parse(message.value)[0]
@@ -445,7 +459,7 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[s
     """What is not as it must be, in words."""
     wanted = {key: value for key, value in expected.items() if key not in ("demo", "outcomes")}
     wanted |= {key: expected["demo"][key] for key in ("firms", "certificates", "refused")}
-    wanted |= {"releases_without_audit": 0, "lost": 0, "duplicated": 0}
+    wanted |= {"releases_without_audit": 0, "lost": 0, "duplicated": 0, "supervision_findings": 0}
     wrong = [f"{key}: {found.get(key)} instead of {value}" for key, value in wanted.items() if found.get(key) != value]
     for line in sorted(expected["outcomes"].keys() | found["outcomes"].keys(), key=int):
         is_, should = found["outcomes"].get(line), expected["outcomes"].get(line)
@@ -461,9 +475,9 @@ def fresh(folder: Path) -> Home:
     return Home(folder.absolute())
 
 
-async def _within(work: Awaitable[Any], seconds: float, what: str) -> None:
+async def _within(work: Awaitable[T], seconds: float, what: str) -> T:
     try:
-        await asyncio.wait_for(work, seconds)
+        return await asyncio.wait_for(work, seconds)
     except TimeoutError as exc:
         raise Unavailable(Code.CHILD_DEAD, f"{what} did not come within {seconds:.0f} s: see the logs") from exc
 
