@@ -1,6 +1,7 @@
 """A gateway's HTTP face. Routes translate; what they call decides.
 
-Every request under `/v1` is signed. Refusals are JSON `{code, detail}` with the code from the closed list.
+Every request under `/v1` is signed; the log's files under `/log` are open, but for its entries. Refusals are JSON
+`{code, detail}` with the code from the closed list, and nobody caches them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 
 from bus import httpsig, metrics
+from bus.gateway.logfiles import leaf_hash as parse_leaf_hash
 from bus.gateway.service import Gateway
 from bus.messages import MAX_REQUEST_BYTES, KeyRequest
 from schemas.errors import Code, DeptbusError, Malformed, Misuse, Refused, Unavailable
@@ -33,6 +35,8 @@ _STATUS = {
     Code.NOT_FOUND: 404,
     Code.STATE_INVALID: 409,
 }
+_MOMENT = "public, max-age=1"  # a new checkpoint comes each second
+_FOR_EVER = "max-age=31536000, immutable"
 
 # msgspec names the path and the expected type, but quotes a field that it does not know and what is none of an enum.
 _ECHO = re.compile(r"(unknown field|enum value) .*?(?=(?: - at `[^`]*`)?\Z)", re.DOTALL)
@@ -48,7 +52,9 @@ def create_app(gateway: Gateway) -> FastAPI:
     @app.exception_handler(DeptbusError)
     async def refuse(request: Request, error: DeptbusError) -> Response:
         _count(request, error.code.value)
-        return _json({"code": error.code.value, "detail": error.detail}, status_of(error))
+        answer = _json({"code": error.code.value, "detail": error.detail}, status_of(error))
+        answer.headers["Cache-Control"] = "no-store"  # a tile that is not there now may be in a second
+        return answer
 
     @app.exception_handler(Exception)
     async def defect(request: Request, error: Exception) -> Response:
@@ -92,7 +98,34 @@ def create_app(gateway: Gateway) -> FastAPI:
     async def admitted(leaf_hash: str, request: Request) -> Response:
         """Whether a record counts, and the log's entry that says since when."""
         await _signed(request, gateway, 0)
-        return _json(await gateway.admitted(_hash(leaf_hash)))
+        return _json(await gateway.admitted(parse_leaf_hash(leaf_hash)))
+
+    @app.get("/v1/audit/proofs/{entry}")
+    async def proof(entry: str, request: Request) -> Response:
+        """An entry's `.tlog-proof`."""
+        signed, _ = await _signed(request, gateway, 0)
+        return _note(await gateway.logfiles.proof(signed, parse_leaf_hash(entry)), "private, no-store")
+
+    @app.get("/log/{region}/checkpoint")
+    async def checkpoint(region: str) -> Response:
+        """What the log states now."""
+        return _note(await gateway.logfiles.checkpoint(region), _MOMENT)
+
+    @app.get("/log/{region}/checkpoint/cosigned")
+    async def cosigned(region: str) -> Response:
+        """What witnesses have confirmed last."""
+        return _note(await gateway.logfiles.cosigned(region), _MOMENT)
+
+    @app.get("/log/{region}/tile/entries/{path:path}")
+    async def bundle(region: str, path: str, request: Request) -> Response:
+        """Entries, for a bearer of an auditor's token: no cache that others share keeps them."""
+        authorization = request.headers.get("authorization", "")
+        return _file(await gateway.logfiles.bundle(region, path, authorization), f"private, {_FOR_EVER}")
+
+    @app.get("/log/{region}/tile/{path:path}")
+    async def tile(region: str, path: str) -> Response:
+        """Hashes of the tree."""
+        return _file(await gateway.logfiles.tile(region, path), f"public, {_FOR_EVER}")
 
     @app.get("/schemas/ids/{number}")
     async def schema_by_id(number: int) -> Response:
@@ -159,15 +192,13 @@ def _decode(body: bytes, body_type: Any) -> Any:
         raise Malformed(Code.REQUEST_MALFORMED, "body: " + _ECHO.sub(r"\1", str(exc))) from exc
 
 
-def _hash(text: str) -> bytes:
-    try:
-        digest = bytes.fromhex(text)
-    except ValueError as exc:
-        raise Malformed(Code.REQUEST_MALFORMED, "a leaf hash is 64 hex digits") from exc
-    if len(digest) != 32:
-        raise Malformed(Code.REQUEST_MALFORMED, "a leaf hash is 64 hex digits")
-    return digest
-
-
 def _json(value: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status_code=status, media_type="application/json")
+
+
+def _note(data: bytes, cached: str) -> Response:
+    return Response(data, media_type="text/plain", headers={"Cache-Control": cached})
+
+
+def _file(data: bytes, cached: str) -> Response:
+    return Response(data, media_type="application/octet-stream", headers={"Cache-Control": cached})

@@ -28,6 +28,7 @@ from bus.gateway.control import AgreementBody, ConsentBody, SubjectBody
 from bus.gateway.facts import seconds_to_stall
 from bus.gateway.findings import Findings, FindingsBody
 from bus.gateway.keyring import Keyring
+from bus.gateway.logfiles import LogFiles, ProofsBody, TokenBody
 from bus.gateway.release import Releases
 from bus.gateway.revisions import Revisions, Rule
 from bus.gateway.sessions import SessionKeys
@@ -119,6 +120,7 @@ class Gateway:
         self._producer: AIOKafkaProducer | None = None
         self.findings = Findings(self._connection, self._log_reading)
         self.auditing = Auditing(self._connection, self._everywhere, self._log_reading)
+        self.logfiles = LogFiles(self._connection, self._log_reading)
         self.releases: Releases
         self.revisions: Revisions
 
@@ -193,6 +195,8 @@ class Gateway:
             "/v1/licences:search": (self.search_licences, SearchBody),
             "/v1/records:show": (self.show_record, RecordBody),
             "/v1/audit/entries:query": (self.auditing.query, EntriesBody),
+            "/v1/audit/proofs": (self.logfiles.proofs, ProofsBody),
+            "/v1/audit/tokens": (self.logfiles.issue_token, TokenBody),
             "/v1/audit/findings:list": (self.findings.list, FindingsBody),
         }
 
