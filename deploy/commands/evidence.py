@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -15,7 +14,7 @@ from bus import audit, evidence
 from bus.client import GatewayClient
 from bus.evidence import EvidenceItem
 from bus.pki import Role, write_private
-from bus.tlog import note, proof, tiles
+from bus.tlog import note, policy, proof, tiles
 from bus.tlog.checkpoint import parse as parse_checkpoint
 from bus.tlog.note import Verifier
 from bus.tlog.proof import TlogProof
@@ -28,6 +27,7 @@ from deploy.output import Json, command, emit, err, facts
 from schemas.errors import Code, Malformed, Misuse, Refused
 
 PAGE = 1_000
+BATCH = 200  # proofs at once: each has an entry of up to 64 KiB in it
 Advance = Callable[[int, int], None]  # so many of so many
 
 
@@ -70,6 +70,7 @@ def register_evidence(audit_app: typer.Typer) -> None:
             checkpoint=signed,
             certificates=certificates,
             authority=where.identity(department).authority,
+            witnesses=_witnesses(where),
             names={**where.names(), **PURPOSES, **GROUNDS},
         )
         write_private(out, evidence.build(about, items))
@@ -91,25 +92,26 @@ async def collect(
     mine = {one["entry"] for one in found}
     taken_back = await _entries(client, {"kind": "Voided", "since": found[0]["logged_at"]})
     found += [one for one in taken_back if one["body"]["entry"] in mine]
+    found = list({one["entry"]: one for one in reversed(found)}.values())  # bytes that stand twice: the first place
     proofs: list[TlogProof] = []
-    for done, one in enumerate(found):
-        advance(done, len(found))
-        answer = await client.send("GET", f"/v1/audit/proofs/{quote(one['entry'])}", b"", "text/plain")
-        proofs.append(_checked(proof.parse(answer), one, log))
+    for begin in range(0, len(found), BATCH):
+        advance(begin, len(found))
+        batch = found[begin : begin + BATCH]
+        answer = await client.post_json("/v1/audit/proofs", {"entries": [one["entry"] for one in batch]})
+        given = [proof.parse(one["proof"].encode()) for one in answer["proofs"]]
+        proofs += [_checked(one, entry, log) for one, entry in zip(given, batch, strict=True)]
     advance(len(found), len(found))
-    # The log grows while it is read: the newest checkpoint is over all of them.
-    newest = max(proofs, key=_size).note
-    paths = await _paths(client, log.name, [one.index for one in proofs], _note_size(newest))
+    newest = max((one.note for one in proofs), key=_size)
+    paths = [one.path for one in proofs]
+    if any(one.note != newest for one in proofs):  # the log grew from one batch to the next
+        paths = await _paths(client, log.name, [one.index for one in proofs], _size(newest))
     items = [
         EvidenceItem(
-            index=with_value.index,
-            value=with_value.extra or b"",
-            path=path,
-            logged_at=datetime.fromisoformat(one["logged_at"]),
+            index=one.index, value=one.extra or b"", path=path, logged_at=datetime.fromisoformat(entry["logged_at"])
         )
-        for with_value, path, one in zip(proofs, paths, found, strict=True)
+        for one, path, entry in zip(proofs, paths, found, strict=True)
     ]
-    return newest, items
+    return newest, sorted(items, key=lambda item: item.index)
 
 
 async def _entries(client: GatewayClient, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -131,11 +133,7 @@ def _checked(found: TlogProof, entry: Mapping[str, Any], log: Verifier) -> TlogP
     return found
 
 
-def _size(found: TlogProof) -> int:
-    return _note_size(found.note)
-
-
-def _note_size(signed: bytes) -> int:
+def _size(signed: bytes) -> int:
     return parse_checkpoint(note.parse(signed).text).size
 
 
@@ -177,3 +175,9 @@ def _log_key(home: Home, key: str | None) -> Verifier:
         return Verifier.from_vkey(key or file.read_text("utf-8").strip())
     except OSError as exc:
         raise Misuse(Code.CONFIG_INVALID, f"{file} cannot be read: give the log's key with --key") from exc
+
+
+def _witnesses(home: Home) -> list[Verifier]:
+    """The witnesses that the log's policy names: their cosignatures are shown where they are."""
+    file = home.bus / "log" / "policy"
+    return [one.verifier for one in policy.parse(file.read_bytes()).witnesses] if file.exists() else []
