@@ -121,6 +121,19 @@ def _entries() -> dict[str, dict[str, Any]]:
         )
     )
     decided = entry_value(branch=zigzag(0), body=decision, by=GATEWAY)
+    evidence = [fixed("the first entry"), fixed("the last entry")]
+    finding = b"".join(
+        (
+            fixed("finding", 16),
+            *map(text, ("burst", "WARNING")),
+            zigzag(micros(AT)),
+            *map(text, (world.CONSUMER, "clerk-7")),
+            *map(zigzag, (7, 8, 2)),
+            array(evidence),
+            text("2 look-ups and decisions within 1 s (the rule: 2 within 60 s)"),
+        )
+    )
+    found = entry_value(branch=zigzag(9), body=finding)
     unfounded = fixed("salt", 16)
     changed = b"\x02" + fixed("another salt", 16) + zigzag(micros(AT)) + GROUP + b"\x02" + ADMITTED
     return {
@@ -146,6 +159,24 @@ def _entries() -> dict[str, dict[str, Any]]:
                 "signer": world.DEPARTMENT.id.hex(),
                 "signature": fixed("the request's signature", 64).hex(),
                 "trace": "01972a4f4c007abc8def0123456789ab",
+            },
+        ),
+        "ok-finding": entry("A recorder's supervision found something.", found)
+        | _ok(
+            found,
+            "Finding",
+            {
+                "id": fixed("finding", 16).hex(),
+                "rule": "burst",
+                "severity": "WARNING",
+                "at": f"{AT:%Y-%m-%dT%H:%M:%S.%fZ}",
+                "consumer": world.CONSUMER,
+                "operator": "clerk-7",
+                "first": 7,
+                "last": 8,
+                "count": 2,
+                "entries": [one.hex() for one in evidence],
+                "detail": "2 look-ups and decisions within 1 s (the rule: 2 within 60 s)",
             },
         ),
         "format-2": entry("A format that this page does not define.", entry_value(format_=b"\x04"), "FORMAT_UNKNOWN"),
