@@ -12,7 +12,7 @@ import json
 import zipfile
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
 from importlib import resources
@@ -84,7 +84,7 @@ def build(case: Case, items: Sequence[EvidenceItem]) -> bytes:
     entries, signers = _verified(case, checkpoint.origin.rpartition("/log/")[0], ordered)
     files = {
         "README.txt": _readme(case, checkpoint, len(ordered)),
-        "index.html": page(case, proofs, [one.der for one in signers]),
+        "index.html": page(_explained(case, entries), proofs, [one.der for one in signers]),
         "entries.json": _entries_json(case, checkpoint, ordered, entries),
         "table.csv": _csv(ordered, entries),
         "keys/log.vkey": f"{case.log.vkey}\n".encode(),
@@ -144,6 +144,23 @@ def _verified(case: Case, bus: str, items: Sequence[EvidenceItem]) -> tuple[list
     verifier = ProofVerifier()
     entries = [audit.verify(item.value, bus, trust, verifier) for item in items]
     return entries, [known[signer] for signer in sorted({entry.signer for entry in entries})]
+
+
+def _explained(case: Case, entries: Sequence[Entry]) -> Case:
+    """With the names of what stands in the entries alone: an archive is no directory of the bus."""
+    there = {text for entry in entries for text in _texts(entry.body)}
+    return replace(case, names={key: name for key, name in (case.names or {}).items() if key in there})
+
+
+def _texts(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            yield from _texts(list(value.values()))
+        case list() | tuple():
+            for inner in value:
+                yield from _texts(inner)
 
 
 def _zip(files: Mapping[str, bytes]) -> bytes:

@@ -9,6 +9,7 @@ import typer
 
 from bus.supervision import Rules
 from consent.purposes import GROUNDS, PURPOSES
+from deploy.commands.evidence import register_evidence
 from deploy.commands.options import As, Subject, acting, subject
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, table
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands."""
     audit = typer.Typer(help="The audit trail (审计).", no_args_is_help=True)
     app.add_typer(audit, name="audit")
+    register_evidence(audit)
 
     @command(audit)
     async def query(

@@ -117,7 +117,7 @@ def log_of(values: list[bytes], shown: range, case: str) -> tuple[Case, list[Evi
         certificates=[world.GATEWAY.der, world.RECORDER.der],
         authority=world.CA.der,
         witnesses=[WITNESS.verifier],
-        names={world.CONSUMER: "杭州市税务局", "tax-registration": "税务登记"},
+        names={world.CONSUMER: "杭州市税务局", "tax-registration": "税务登记", "other": "别的部门"},
     )
     return made, items
 
@@ -284,6 +284,7 @@ def test_the_page_verifies_a_case_in_a_browser_without_a_network(show: Show) -> 
         "taken back by 303",
     ):
         assert shown in text, shown
+    assert "别的部门" not in files(CASE)["index.html"].decode()
     assert "witness.example/w1 2025-06-01T08:00:00" in text
     assert [one["request"]["url"][:7] for one in page.events("Network.requestWillBeSent")] == ["file://"]
     assert page.events("Log.entryAdded") == []
