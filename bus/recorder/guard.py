@@ -107,7 +107,8 @@ def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=BUSY_SECONDS)
         try:
-            connection.execute("PRAGMA synchronous = FULL")
+            # FULL does not wait for the journal's unlinking: after a power cut an old guard would stand again.
+            connection.execute("PRAGMA synchronous = EXTRA")
             with connection:
                 yield connection
         finally:

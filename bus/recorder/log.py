@@ -36,7 +36,7 @@ from bus.proof import ProofVerifier
 from bus.recorder import growth
 from bus.recorder.growth import Growth, Message, State
 from bus.recorder.guard import Guard, Signed
-from bus.recorder.scrub import Scrub
+from bus.recorder.scrub import Scrub, check_end
 from bus.recorder.witnesses import Witnesses
 from bus.tlog import checkpoint, note, policy, tiles
 from bus.tlog.checkpoint import Checkpoint
@@ -88,6 +88,7 @@ class Log:
         self._state = State()
         self._months: set[Any] = set()
         self._words: set[Any] = set()
+        self._next = 0
         self._alive = -ALIVE_SECONDS
         self._said = ""
         self.refusal: DeptbusError | None = None
@@ -98,34 +99,45 @@ class Log:
     async def start(self, reader: AIOKafkaConsumer, next_offset: int) -> None:
         """Takes up what the database holds, and makes sure that the topic goes on from there.
 
-        Raises `Refused` (LOG_TOPIC_TRUNCATED, LOG_TAMPERED).
+        Raises `Refused` or `Malformed` (LOG_TOPIC_TRUNCATED, LOG_TAMPERED).
         """
         connection = await connect(self._dsn)
         try:
             async with postgres_errors("reading the log"):
                 self._state = await _state(connection)
-                last = await _last_leaf(connection, self._state.edge.size)
+                first, last = await _ends(connection, self._state.edge.size)
         finally:
             await connection.close()
         self._months.clear()
         self._words.clear()
-        await self._check_topic(reader, next_offset, last)
+        self._next = next_offset
+        await self._check_topic(reader, next_offset, first, last)
 
-    async def _check_topic(self, reader: AIOKafkaConsumer, next_offset: int, last: bytes | None) -> None:
-        """The topic still has what was read last, and nothing is missing behind it."""
+    async def _check_topic(
+        self, reader: AIOKafkaConsumer, next_offset: int, first: bytes | None, last: bytes | None
+    ) -> None:
+        """The topic still has what was read first and last, and nothing is missing behind it."""
         begins = (await bounded(reader.beginning_offsets([AUDIT]), ASK_SECONDS, "reading the log"))[AUDIT]
         ends = (await bounded(reader.end_offsets([AUDIT]), ASK_SECONDS, "reading the log"))[AUDIT]
         if not begins <= next_offset <= ends:
             raise _truncated(f"it holds offsets {begins} to {ends}, and {next_offset} is to be read next")
-        if last is not None and begins < next_offset:
-            reader.seek(AUDIT, next_offset - 1)
+        for offset, leaf in ((0, first), (next_offset - 1, last)):
+            if leaf is None or not begins <= offset < next_offset:
+                continue
+            reader.seek(AUDIT, offset)
             value = await _one(reader)
-            if value and len(value) <= MAX_ENTRY_BYTES and merkle.leaf_hash(value) != last:
-                raise _truncated(f"offset {next_offset - 1} is not the entry that was read there: it was made anew")
-            reader.seek(AUDIT, next_offset)
+            if value and len(value) <= MAX_ENTRY_BYTES and merkle.leaf_hash(value) != leaf:
+                raise _truncated(f"offset {offset} is not the entry that was read there: it was made anew")
+        reader.seek(AUDIT, next_offset)
 
-    def polled(self) -> None:
-        """The topic was asked, whether or not there was something new: an idle checkpoint may be published again."""
+    def polled(self, position: int) -> None:
+        """The topic was asked, whether or not there was something new: an idle checkpoint may be published again.
+
+        `position` is where its reader is. Raises `Refused` (LOG_TOPIC_TRUNCATED) if Kafka has put it elsewhere, as it
+        does when there is no such offset any more.
+        """
+        if position != self._next:
+            raise _truncated(f"there is no offset {self._next} any more: its reader was put at {position}")
         self._alive = monotonic()
 
     async def integrate(
@@ -140,10 +152,16 @@ class Log:
         messages = [Message(r.offset, datetime.fromtimestamp(r.timestamp / 1000, UTC), r.value) for r in records]
         entries = await self._verified([m.value for m in messages if m.value])
         grown = growth.grow(self._state, messages, entries.get)
-        async with postgres_errors("writing the log"), connection.transaction():
-            await self._write(connection, grown)
-            await advance()
-        self._state = grown.state
+        try:
+            async with postgres_errors("writing the log"), connection.transaction():
+                await (
+                    advance()
+                )  # first: a recorder that was deposed waits here for the other, and finds that it has gone on
+                await self._write(connection, grown)
+        except (asyncpg.UniqueViolationError, asyncpg.RaiseError) as exc:
+            detail = f"something is stored already behind the log's end, {self._state.edge.size} entries: {exc}"
+            raise Refused(Code.LOG_TAMPERED, detail) from exc
+        self._state, self._next = grown.state, expected
         self._words |= grown.words
         if grown.skipped:
             metrics.AUDIT_ENTRIES.labels(kind="skipped").inc(grown.skipped)
@@ -177,18 +195,20 @@ class Log:
         for month in growth.months(grown.bundles) - self._months:
             await connection.execute(SQL["partitions"], month)
             self._months.add(month)
-        await connection.executemany(
-            SQL["add_bundle"],
-            [(b.number, b.opened, b.starts, b.logged_at, bytes(b.entries)) for b in grown.bundles],
-        )
+        edge = self._state.edge
+        open_bundle = edge.size // WIDTH if edge.size % WIDTH else -1
+        bundles = [(b.number, b.opened, b.starts, b.logged_at, bytes(b.entries)) for b in grown.bundles]
+        if bundles and bundles[0][0] == open_bundle:
+            going_on = (*bundles.pop(0), edge.size % WIDTH, self._state.open_bytes)
+            if await connection.fetchval(SQL["add_to_bundle"], *going_on) is None:
+                raise Refused(Code.LOG_TAMPERED, f"bundle {open_bundle} is not as it was written")
+        await connection.executemany(SQL["add_bundle"], bundles)
         await connection.execute(
             SQL["add_tiles"],
             [tile.level for tile in grown.tiles],
             [tile.number for tile in grown.tiles],
             list(grown.tiles.values()),
         )
-        edge = self._state.edge
-        open_bundle = edge.size // WIDTH if edge.size % WIDTH else -1
         rows = [(*key, asyncpg.BitString.frombytes(bits.to_bytes(32))) for key, bits in sorted(grown.terms.items())]
         old = [row for row in rows if row[2] == open_bundle]
         if old:
@@ -207,13 +227,18 @@ class Log:
     # Publishing
 
     async def publish(self) -> None:
-        """Signs and publishes each second; looks through the whole log at the start and each day. Until cancelled."""
+        """Signs and publishes each second; looks through the whole log at the start and each day. Until cancelled.
+
+        After something was found changed, nothing is signed before the whole log was found good.
+        """
         connection = await connect(self._dsn)
         looked = asyncio.Event()
         scrubbing = asyncio.create_task(self._scrub(looked))
         looking = asyncio.create_task(looked.wait())
         try:
-            await asyncio.wait({scrubbing, looking}, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            bad = self.refusal is not None and self.refusal.code is Code.LOG_TAMPERED
+            wait = None if bad else LOOK_SECONDS
+            await asyncio.wait({scrubbing, looking}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
             while True:
                 begun = monotonic()
                 if scrubbing.done():
@@ -277,7 +302,8 @@ class Log:
         await self._guarded(connection, new)
         text = Checkpoint(self._keys.origin, new.size, new.root).text
         signed = Note(text, (self._keys.signer.sign(text),))
-        await connection.execute(SQL["publish"], new.size, new.root, signed.encode())
+        if await connection.fetchval(SQL["publish"], new.size, new.root, signed.encode()) is None:
+            raise Refused(Code.LOG_GUARD_MOVED, f"more than {new.size} entries are published: stop the other recorder")
         metrics.LOG_SIZE.set(new.size)
         metrics.LOG_PUBLISHED.set_to_current_time()
         self.published = True
@@ -318,7 +344,7 @@ class Log:
                 metrics.LOG_REFUSED.labels(reason=said).set(1)
                 log.error("log_not_signed", code=reason.code, detail=reason.detail)
             else:
-                log.warning("log_signed_again", after=self._said)
+                log.warning("log_refusal_ended", reason=self._said)
         self._said, self.refusal = said, reason
 
     async def _scrub(self, looked: asyncio.Event) -> None:
@@ -336,15 +362,15 @@ class Log:
 
 async def _state(connection: asyncpg.Connection) -> State:
     row = await connection.fetchrow(SQL["state"])
+    size = 0 if row is None else row["size"]
+    edge = Edge.of(size, await tilestore.read_tiles(connection, tiles.edge_tiles(size)))
+    if row is not None and edge.root() != row["root"]:
+        raise Refused(Code.LOG_TAMPERED, "the tiles on the right edge do not give the root that is stored beside them")
+    await check_end(connection, edge)
     if row is None:
         return State()
-    edge = Edge.of(row["size"], await tilestore.read_tiles(connection, tiles.edge_tiles(row["size"])))
-    if edge.root() != row["root"]:
-        raise Refused(Code.LOG_TAMPERED, "the tiles on the right edge do not give the root that is stored beside them")
-    if row["size"] % WIDTH == 0:
+    if size % WIDTH == 0:
         return State(edge=edge, logged_at=row["logged_at"])
-    if row["opened"] is None:
-        raise Refused(Code.LOG_TAMPERED, f"bundle {row['size'] // WIDTH} is missing")
     return State(edge=edge, logged_at=row["logged_at"], opened=row["opened"], open_bytes=row["open_bytes"])
 
 
@@ -352,12 +378,14 @@ async def _consistency(connection: asyncpg.Connection, old: int, new: int) -> li
     return await tilestore.hashes(connection, tiles.consistency(old, new))
 
 
-async def _last_leaf(connection: asyncpg.Connection, size: int) -> bytes | None:
+async def _ends(connection: asyncpg.Connection, size: int) -> tuple[bytes | None, bytes | None]:
+    """The first leaf and the last."""
     if not size:
-        return None
-    tile, place = Tile(0, (size - 1) // WIDTH), (size - 1) % WIDTH
-    found = await tilestore.read_tiles(connection, [tile])
-    return found.get(tile, b"")[place * HASH_BYTES : (place + 1) * HASH_BYTES]
+        return None, None
+    number, place = divmod(size - 1, WIDTH)
+    found = await tilestore.read_tiles(connection, [Tile(0, 0), Tile(0, number)])
+    last = found.get(Tile(0, number), b"")[place * HASH_BYTES : (place + 1) * HASH_BYTES]
+    return found.get(Tile(0, 0), b"")[:HASH_BYTES], last
 
 
 async def _one(reader: AIOKafkaConsumer) -> bytes | None:

@@ -13,10 +13,14 @@ ON CONFLICT (id) DO UPDATE SET size = EXCLUDED.size, root = EXCLUDED.root, logge
 SELECT log_partitions($1);
 
 -- name: add_bundle
-INSERT INTO log_bundle (number, opened, starts, logged_at, entries) VALUES ($1, $2, $3, $4, $5)
-ON CONFLICT (number, opened) DO UPDATE
-   SET starts = log_bundle.starts || EXCLUDED.starts, logged_at = log_bundle.logged_at || EXCLUDED.logged_at,
-       entries = log_bundle.entries || EXCLUDED.entries;
+INSERT INTO log_bundle (number, opened, starts, logged_at, entries) VALUES ($1, $2, $3, $4, $5);
+
+-- name: add_to_bundle
+-- The bundle on the edge goes on, if it is as it was left: $6 entries in $7 bytes.
+UPDATE log_bundle
+   SET starts = starts || $3::integer[], logged_at = logged_at || $4::timestamptz[], entries = entries || $5::bytea
+ WHERE number = $1 AND opened = $2 AND cardinality(starts) = $6 AND length(entries) = $7
+RETURNING number;
 
 -- name: add_tiles
 INSERT INTO log_tile (level, number, hashes) SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::bytea[])
@@ -32,12 +36,15 @@ ON CONFLICT (term, day, bundle) DO UPDATE SET bits = log_term.bits | EXCLUDED.bi
 INSERT INTO log_word (dimension, value) SELECT * FROM unnest($1::text[], $2::text[]) ON CONFLICT DO NOTHING;
 
 -- name: publish
--- A checkpoint that witnesses have signed is not taken back by the same one without their signatures.
+-- A checkpoint is not taken back by a smaller one (nothing is returned then), nor, once witnesses have signed it, by
+-- the same one without their signatures.
 INSERT INTO log_checkpoint (id, size, root, note, published_at) VALUES (1, $1, $2, $3, now())
 ON CONFLICT (id) DO UPDATE
    SET size = EXCLUDED.size, root = EXCLUDED.root, published_at = EXCLUDED.published_at,
        note = CASE WHEN log_checkpoint.cosigned_size = EXCLUDED.size AND log_checkpoint.cosigned IS NOT NULL
-                   THEN log_checkpoint.cosigned ELSE EXCLUDED.note END;
+                   THEN log_checkpoint.cosigned ELSE EXCLUDED.note END
+ WHERE log_checkpoint.size <= EXCLUDED.size
+RETURNING size;
 
 -- name: published
 SELECT size, note FROM log_checkpoint WHERE id = 1;

@@ -85,10 +85,10 @@ class Recorder:
 
     def check(self) -> None:
         """Raises why it is not ready: it stands by with its engines at hand, or is active and its log is signed."""
-        if not self._standing:
-            raise Unavailable(Code.POSTGRES_UNAVAILABLE, "the recorder has not reached its engines")
         if self._audit_log.refusal is not None:
             raise self._audit_log.refusal
+        if not self._standing:
+            raise Unavailable(Code.POSTGRES_UNAVAILABLE, "the recorder has not reached its engines")
         if self._active and not self._audit_log.published:
             raise Unavailable(Code.AUDIT_STALLED, "the log is being read: its first checkpoint is not published yet")
 
@@ -123,7 +123,8 @@ class Recorder:
         try:
             self._standing = True
             async with postgres_errors("waiting for the recorder's lock"):
-                while not await lock.fetchval(SQL["try_lock"]):  # noqa: ASYNC110 - the lock is another process's
+                while not await lock.fetchval(SQL["try_lock"]):
+                    self._audit_log.refuse(None)  # it is the other one's log now
                     await asyncio.sleep(STANDBY_SECONDS)
             metrics.ACTIVE.set(1)
             self._active = True
@@ -194,7 +195,7 @@ class Recorder:
                 async with kafka_errors("polling"):
                     polled = await reader.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
                 if AUDIT in starts:
-                    self._audit_log.polled()
+                    self._audit_log.polled(starts[AUDIT])
                 if not polled:
                     continue
                 moved = {tp: (starts[tp], records[-1].offset + 1) for tp, records in polled.items()}
