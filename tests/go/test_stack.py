@@ -1,0 +1,102 @@
+"""The running bus's own log and records, in the hands of other people's verifiers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from bus import envelope
+from bus.client import GatewayClient
+from bus.identity import Identity
+from bus.tlog import checkpoint, note
+from deploy.home import Home, Stack
+from schemas.errors import Code, Refused
+from tests.go.programs import Programs, batch_proof
+from tests.integration.bus import LICENCE, Place, World
+
+FIRMS = 100
+READINGS = 3  # so that the log has a full bundle and a partial one
+
+
+@pytest.fixture
+async def world(home: Home, stack: Stack, tmp_path: Path) -> AsyncIterator[World]:
+    place = Place(
+        bus=home.load_bus(),
+        kafka=stack.kafka,
+        dsn=stack.postgres,
+        gateways=tuple(stack.gateways),
+        metrics=tuple(stack.metrics.values()),
+        logs=(),
+        folder=tmp_path,
+    )
+    async with World(place) as made:
+        yield made
+
+
+async def busy(world: World) -> tuple[bytes, Identity]:
+    """Something for the log: its last entry, and who may read it."""
+    parties = await world.parties()
+    sealed, _ = await world.firms(parties.provider, FIRMS)
+    for _ in range(READINGS):
+        grant, _ = await world.keys(parties.consumer, sealed)
+    return grant.results[-1].entry, await world.join(auditor=True)
+
+
+async def test_the_log_over_http(programs: Programs, world: World, tmp_path: Path) -> None:
+    """Whole, and proven to go on from where it was; entries need the token, and proofs are files that stand alone."""
+    url = f"{world.place.gateways[0]}/log/{world.place.bus.region}"
+    vkey_file = world.place.bus.folder / "log" / "log.vkey"
+    vkey = vkey_file.read_text("utf-8").strip()
+    before, after, proof = tmp_path / "before", tmp_path / "after", tmp_path / "entry.tlog-proof"
+    before.write_bytes((await world.http.get(f"{url}/checkpoint")).content)
+    entry, auditor = await busy(world)
+    async with GatewayClient(auditor, world.place.gateways) as client:
+        proof.write_bytes(await proven(world, client, entry))
+        token = (await client.post_json("/v1/audit/tokens", {}))["token"]
+    after.write_bytes((await world.http.get(f"{url}/checkpoint")).content)
+    assert size_of(after) >= size_of(before) + FIRMS * READINGS
+
+    assert (whole := programs.fsck(url, vkey_file, token)).holds, whole.says
+    assert not programs.fsck(url, vkey_file).holds, "nobody reads entries without a token"
+    for arguments in (
+        ("tree", "--key", vkey, "--token", token, url),
+        ("consistency", "--key", vkey, "--tiles", url, before, after),
+        ("proof", "--key", vkey, proof),
+    ):
+        assert (verdict := programs.verify(*arguments)).holds, verdict.says
+
+
+async def test_records_as_published(programs: Programs, world: World, tmp_path: Path) -> None:
+    """A batch as its readers get it."""
+    provider = await world.join(issues=[(LICENCE, "")])
+    world.trust.add_certificate(provider.record.der)
+    sealed, _ = await world.firms(provider, 5)
+    at = datetime.now(UTC)
+    records = [batch_proof(envelope.parse(one.value), world.trust, world.place.bus.origin, at) for one in sealed]
+    file = tmp_path / "batch.json"
+    file.write_text(json.dumps(records), "utf-8")
+    assert programs.verify("batch", file) == (True, "5 records stand under their batches' signatures")
+
+
+async def proven(world: World, client: GatewayClient, entry: bytes) -> bytes:
+    """The entry's proof, once a checkpoint covers it."""
+    found: list[bytes] = []
+
+    async def there() -> bool:
+        try:
+            found.append(await client.send("GET", f"/v1/audit/proofs/{entry.hex()}", b"", "text/plain"))
+        except Refused as refused:
+            if refused.code is not Code.NOT_FOUND:
+                raise
+        return bool(found)
+
+    await world.until(there)
+    return found[0]
+
+
+def size_of(file: Path) -> int:
+    return checkpoint.parse(note.parse(file.read_bytes()).text).size
