@@ -99,7 +99,7 @@ def grow(edge: Edge, leaves: Sequence[bytes]) -> tuple[Edge, dict[Tile, bytes]]:
         for at in range(whole):
             full = hashes[at * FULL_BYTES : (at + 1) * FULL_BYTES]
             changed[Tile(level, index + at)] = full
-            new += _perfect_root(full)
+            new += perfect_root(full)
         tails[level] = hashes[whole * FULL_BYTES :]
         if tails[level]:
             changed[Tile(level, index + whole)] = tails[level]
@@ -179,10 +179,10 @@ def _node(height: int, at: int, tiles: Tiles) -> bytes:
     data = tiles.get(tile, b"")[begin : begin + (HASH_BYTES << inside)]
     if len(data) != HASH_BYTES << inside:
         raise Malformed(Code.LOG_TAMPERED, f"{path(tile, WIDTH)} is missing or too short")
-    return _perfect_root(data)
+    return perfect_root(data)
 
 
-def _perfect_root(data: bytes) -> bytes:
+def perfect_root(data: bytes) -> bytes:
     """The root over a power of two of hashes that stand one after the other."""
     while len(data) > HASH_BYTES:
         data = b"".join([sha256(b"\x01" + data[at : at + 64]).digest() for at in range(0, len(data), 64)])
@@ -197,7 +197,7 @@ def _perfect(data: bytes) -> list[bytes]:
     for height in range(HEIGHT - 1, -1, -1):
         if count >> height & 1:
             length = HASH_BYTES << height
-            roots.append(_perfect_root(data[begin : begin + length]))
+            roots.append(perfect_root(data[begin : begin + length]))
             begin += length
     return roots
 

@@ -9,6 +9,7 @@ import typer
 
 from bus.supervision import Rules
 from consent.purposes import GROUNDS, PURPOSES
+from deploy.commands.auditlog import register_log
 from deploy.commands.evidence import register_evidence
 from deploy.commands.options import As, Subject, acting, subject
 from deploy.home import Home, HomeOption
@@ -24,6 +25,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands."""
     audit = typer.Typer(help="The audit trail (审计).", no_args_is_help=True)
     app.add_typer(audit, name="audit")
+    register_log(audit)
     register_evidence(audit)
 
     @command(audit)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bus.client import GatewayClient
+from bus.tlog.note import Algorithm, Verifier
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
 from deploy.home import Home
-from schemas.errors import Code, Misuse
+from schemas.errors import Code, Malformed, Misuse
 
 As = Annotated[str, typer.Option("--as", help="The department that acts: a name of `deptbus org list`.")]
 Item = Annotated[str, typer.Option("--item", help="A catalogue item, such as business-licence.")]
@@ -40,6 +42,27 @@ def subject(text: str) -> dict[str, str]:
     if not mark or kind not in ("PERSON", "ORGANISATION", "DEPARTMENT"):
         raise Misuse(Code.REQUEST_MALFORMED, "--subject is PERSON:<number>, ORGANISATION:<code> or '-' for stdin")
     return {"kind": kind, "id": number}
+
+
+def log_key(home: Home, key: str | None) -> Verifier:
+    """The log's verifier key: the one given, else the one in the bus's folder. Raises `Misuse` (CONFIG_INVALID)."""
+    file = home.bus / "log" / "log.vkey"
+    if key is None and not file.is_file():
+        raise Misuse(Code.CONFIG_INVALID, f"{file} is not there: give the log's key with --key")
+    return verifier_key(key or str(file))
+
+
+def verifier_key(text: str) -> Verifier:
+    """A log's verifier key, as a vkey or as a file of one. Raises `Misuse` (CONFIG_INVALID)."""
+    try:
+        vkey = Path(text).read_text("utf-8").strip() if Path(text).is_file() else text
+        verifier = Verifier.from_vkey(vkey)
+    except (OSError, UnicodeDecodeError, Malformed) as exc:
+        detail = exc.detail if isinstance(exc, Malformed) else "it cannot be read"
+        raise Misuse(Code.CONFIG_INVALID, f"--key {text!r:.200}: {detail}") from exc
+    if verifier.algorithm is not Algorithm.ED25519:
+        raise Misuse(Code.CONFIG_INVALID, f"--key {text!r:.200}: that is a witness's key, not a log's")
+    return verifier
 
 
 @asynccontextmanager
