@@ -37,6 +37,11 @@ SUPERVISION_UNKNOWN = Counter(
     "bus_supervision_unknown_total", "Uses that a rule could say nothing about: the calendar does not reach them."
 )
 SUPERVISION_BEHIND = Gauge("bus_supervision_behind_entries", "Published entries that supervision has not read yet.")
+IMPACT_NOTICES = Counter(
+    "bus_impact_notices_total", "Notices to who opened, or derived from, what an operation ended.", ["operation"]
+)
+IMPACT_PENDING = Gauge("bus_impact_pending", "Admitted records whose notices are not all sent yet.")
+IMPACT_SECONDS = Histogram("bus_impact_duration_seconds", "From a record's admission to its notices.", buckets=BUCKETS)
 REQUESTS = Counter("bus_http_requests_total", "Requests to a gateway, by route and outcome.", ["route", "outcome"])
 ACTIVE = Gauge("bus_recorder_active", "1 while this recorder holds the log's lock.")
 WITNESS_UP = Gauge("bus_witness_up", "1 while a witness's last answer was its cosignature.", ["witness"])

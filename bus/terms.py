@@ -130,6 +130,19 @@ def _finding(body: Mapping[str, Any]) -> Iterable[Word]:
         yield "about", entry.hex()
 
 
+def _impact(body: Mapping[str, Any]) -> Iterable[Word]:
+    """By both sides, by every record and licence that it concerns, and by each entry that it shows as evidence."""
+    yield from _parties(body["addressee"], body["issuer"])
+    yield "item", body["item"]
+    yield "licence", body["licence"].hex()
+    for record in (body["record"], *body["opened"], *(one["record"] for one in body["derived"])):
+        yield "record", record.hex()
+    for one in body["derived"]:
+        yield "licence", one["licence"].hex()
+    for entry in body["entries"]:
+        yield "about", entry.hex()
+
+
 def _parties(consumer: str | None, provider: str | None) -> Iterable[Word]:
     if consumer:
         yield "consumer", consumer
@@ -155,4 +168,5 @@ _BODIES = {
     "Revision": _revision,
     "Reading": _reading,
     "Finding": _finding,
+    "Impact": _impact,
 }

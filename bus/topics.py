@@ -16,6 +16,7 @@ from bus.kafka import REQUEST_TIMEOUT_MS, kafka_errors
 from schemas.catalogue import Catalogue
 
 _DAY_MS = 24 * 3600 * 1000
+IMPACT = "event.impact"  # notices to who relied on what was revoked since (bus.recorder.impact), read with bus.notices
 SUPERVISION = "event.supervision"  # findings (bus.recorder.oversight), for a supervisor's own systems
 LICENCE_PARTITIONS = 4
 REPLICATION = 3
@@ -55,6 +56,7 @@ def topics(catalogue: Catalogue, *, single_broker: bool) -> list[Topic]:
         Topic(name="consent.records", partitions=1, config=forever),
         Topic(name=audit.TOPIC, partitions=1, config=forever | never_lost),
         Topic(name=SUPERVISION, partitions=1, config=forever),
+        Topic(name=IMPACT, partitions=1, config=forever),
     ]
 
 

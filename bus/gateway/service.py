@@ -27,6 +27,7 @@ from bus.gateway.auditing import Auditing, EntriesBody
 from bus.gateway.control import AgreementBody, ConsentBody, SubjectBody
 from bus.gateway.facts import seconds_to_stall
 from bus.gateway.findings import Findings, FindingsBody
+from bus.gateway.impacts import ImpactBody, Impacts
 from bus.gateway.keyring import Keyring
 from bus.gateway.logfiles import LogFiles, ProofsBody, TokenBody
 from bus.gateway.release import Releases
@@ -121,6 +122,7 @@ class Gateway:
         self.findings = Findings(self._connection, self._log_reading)
         self.auditing = Auditing(self._connection, self._everywhere, self._log_reading)
         self.logfiles = LogFiles(self._connection, self._log_reading)
+        self.impacts = Impacts(self._connection, self._log_reading)
         self.releases: Releases
         self.revisions: Revisions
 
@@ -194,6 +196,7 @@ class Gateway:
             "/v1/consents:withdraw": (self.withdraw_consent, IdBody),
             "/v1/licences:search": (self.search_licences, SearchBody),
             "/v1/records:show": (self.show_record, RecordBody),
+            "/v1/records:impact": (self.impacts.show, ImpactBody),
             "/v1/audit/entries:query": (self.auditing.query, EntriesBody),
             "/v1/audit/proofs": (self.logfiles.proofs, ProofsBody),
             "/v1/audit/tokens": (self.logfiles.issue_token, TokenBody),

@@ -26,8 +26,9 @@ from bus.db import postgres_errors, queries
 from bus.kafka import bounded, consumer, kafka_errors, partitions_of, producer, stop
 from bus.pki import Signer
 from bus.proof import ProofVerifier
-from bus.recorder import admission
+from bus.recorder import admission, impact
 from bus.recorder.admission import Arrived, Checked, Index, KnownSession, Plan, Refusal, Rival
+from bus.recorder.impact import Impact
 from bus.recorder.log import AUDIT, Log, LogKeys
 from bus.recorder.oversight import Oversight
 from bus.supervision import Rules
@@ -77,6 +78,7 @@ class Recorder:
         self._verifier = ProofVerifier()
         self._audit_log = Log(log_keys, origin, self._trust, self._verifier, dsn)
         self._oversight = None if rules is None else Oversight(signer, origin, rules, dsn)
+        self._impact = Impact(signer, origin, dsn)
         self._sessions: dict[tuple[bytes, str], KnownSession] = {}
         self._session_reader: AIOKafkaConsumer | None = None
         self._session_partitions: list[TopicPartition] = []
@@ -153,6 +155,7 @@ class Recorder:
                     tasks.create_task(self._loop(licences, self._admit))
                     tasks.create_task(self._loop(entries, self._integrate))
                     tasks.create_task(self._audit_log.publish())
+                    tasks.create_task(self._impact.run(self._producer, lambda: _end(entries)))
                     if self._oversight is not None:
                         tasks.create_task(self._oversight.run(self._producer))
                     tasks.create_task(self._audit_log.cosign())
@@ -410,6 +413,7 @@ class Recorder:
         )
         subjects = {(s.pseudonym, c.record.claims.licence) for c in plan.admitted for s in c.record.claims.subjects}
         await connection.execute(SQL["add_subjects"], [s for s, _ in subjects], [licence for _, licence in subjects])
+        await impact.admit(connection, plan.admitted)
         for (one, rival, _), entry in zip(plan.conflicts, conflict_entries, strict=True):
             await connection.execute(
                 SQL["add_conflict"],
@@ -459,6 +463,11 @@ async def _advance(connection: asyncpg.Connection, moved: Mapping[TopicPartition
     olds, news = [old for old, _ in moved.values()], [new for _, new in moved.values()]
     if len(await connection.fetch(SQL["advance"], topics, numbers, olds, news)) != len(moved):
         raise Deposed
+
+
+async def _end(reader: AIOKafkaConsumer) -> int:
+    """Where the audit topic ends now."""
+    return int((await bounded(reader.end_offsets([AUDIT]), LOG_SECONDS, "reading the log's end"))[AUDIT])
 
 
 def _split(checkpoint: bytes) -> tuple[str, bytes, int]:

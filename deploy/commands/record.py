@@ -15,6 +15,7 @@ from bus.client import Wanted
 from bus.envelope import Claims
 from bus.opening import OpenedRecord, schema_of
 from bus.pki import Role
+from deploy.commands import impact
 from deploy.commands.options import (
     As,
     Case,
@@ -47,6 +48,7 @@ def register(app: typer.Typer) -> None:
     licence = typer.Typer(help="Licences in force of a subject (免提交).", no_args_is_help=True)
     app.add_typer(record, name="record")
     app.add_typer(licence, name="licence")
+    impact.register(record)
 
     @command(record)
     async def fetch(record_: Record, department: As, home: HomeOption = None, json: Json = False) -> None:

@@ -134,6 +134,23 @@ def _entries() -> dict[str, dict[str, Any]]:
         )
     )
     found = entry_value(branch=zigzag(9), body=finding)
+    derived = ("the derived record", "the derived licence", "the parent")
+    impact = b"".join(
+        (
+            fixed("notice", 16),
+            fixed("the revoking record"),
+            world.LICENCE,
+            *map(text, (world.ITEM, world.ISSUER, "REVOKED")),
+            zigzag(micros(AT)),
+            fixed("the entry that admitted it"),
+            text(world.CONSUMER),
+            array([GOOD.leaf_hash]),
+            zigzag(2),
+            array(evidence),
+            array([fixed(derived[0]) + fixed(derived[1]) + text("tax-registration") + fixed(derived[2])]),
+        )
+    )
+    noticed = entry_value(branch=zigzag(10), body=impact)
     unfounded = fixed("salt", 16)
     changed = b"\x02" + fixed("another salt", 16) + zigzag(micros(AT)) + GROUP + b"\x02" + ADMITTED
     return {
@@ -177,6 +194,33 @@ def _entries() -> dict[str, dict[str, Any]]:
                 "count": 2,
                 "entries": [one.hex() for one in evidence],
                 "detail": "2 look-ups and decisions within 1 s (the rule: 2 within 60 s)",
+            },
+        ),
+        "ok-impact": entry("A recorder tells who opened a licence, and derived from it, that it was revoked.", noticed)
+        | _ok(
+            noticed,
+            "Impact",
+            {
+                "id": fixed("notice", 16).hex(),
+                "record": fixed("the revoking record").hex(),
+                "licence": world.LICENCE.hex(),
+                "item": world.ITEM,
+                "issuer": world.ISSUER,
+                "operation": "REVOKED",
+                "occurred_at": f"{AT:%Y-%m-%dT%H:%M:%S.%fZ}",
+                "admitted": fixed("the entry that admitted it").hex(),
+                "addressee": world.CONSUMER,
+                "opened": [GOOD.leaf_hash.hex()],
+                "count": 2,
+                "entries": [one.hex() for one in evidence],
+                "derived": [
+                    {
+                        "record": fixed(derived[0]).hex(),
+                        "licence": fixed(derived[1]).hex(),
+                        "item": "tax-registration",
+                        "parent": fixed(derived[2]).hex(),
+                    }
+                ],
             },
         ),
         "format-2": entry("A format that this page does not define.", entry_value(format_=b"\x04"), "FORMAT_UNKNOWN"),

@@ -1,0 +1,150 @@
+"""Who relied on a record's licence: its openers, what was derived from it, and the notices that were sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from bus import impact
+from bus.db import queries
+from bus.gateway import control, trail
+from bus.gateway.auditing import Connect, LogReading
+from bus.gateway.trail import Found, Published
+from bus.httpsig import Signed
+from bus.impact import Derived, Opening, Root
+from schemas.errors import Code, Malformed, Refused
+
+SQL = queries(Path(__file__).with_name("impacts.sql"))
+
+
+class ImpactBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`POST /v1/records:impact`: a record by its leaf hash, in hex."""
+
+    record: str
+
+
+class Impacts:
+    """Answers for a record's issuer and auditors; anybody else sees what is its own."""
+
+    def __init__(self, connect: Connect, log_reading: LogReading) -> None:
+        self._connect = connect
+        self._log_reading = log_reading
+
+    async def show(self, signed: Signed, body: ImpactBody) -> Any:
+        """By department who opened the licence, what follows from it, what was said: true at the named checkpoint.
+
+        Whoever neither issued, opened nor derived from it is refused (NOT_FOUND), as if there were no such record.
+        """
+        record = _leaf_hash(body.record)
+        caller = signed.caller.uscc
+        async with self._connect("looking for who relied on a record") as connection:
+            row = await connection.fetchrow(SQL["record"], record)
+            if row is None:
+                raise _unknown()
+            everything = caller in (row["issuer"], row["licence_issuer"]) or await control.is_auditor(
+                connection, caller
+            )
+            at = await trail.published(connection)
+            openings = (await impact.openings(connection, [row["licence"]], at)).get(row["licence"], [])
+            (derived,), whole = await impact.derived(connection, [Root(row["licence"])])
+            notices = await _notices(connection, row["licence"], at)
+        if not everything:
+            openings = [one for one in openings if one.consumer == caller]
+            derived = [one for one in derived if one.issuer == caller]
+            notices = [one for one in notices if one.entry.body["addressee"] == caller]
+            if not openings and not derived:
+                raise _unknown()
+        openers = _openers(openings)
+        returned = len(openers) + len(derived)
+        await self._log_reading(signed, signed.digest[:16], "", "records:impact", list(row["subjects"]), returned)
+        return {
+            "checkpoint": at.to_json(),
+            "record": record.hex(),
+            "licence": row["licence"].hex(),
+            "item": row["item"],
+            "issuer": row["licence_issuer"],
+            "status": row["status"],
+            "sequence": row["sequence"],
+            "openers": openers,
+            "derived": [_certificate(one) for one in derived],
+            "complete": whole,
+            "notices": [_notice(one) for one in notices],
+        }
+
+
+async def _notices(connection: asyncpg.Connection, licence: bytes, at: Published) -> list[Found]:
+    wanted = trail.Filter(groups=(frozenset([("licence", licence.hex())]), frozenset([("kind", "Impact")])))
+    found = [one async for page in impact.every(connection, wanted, at) for one in page]
+    # It is also found by the licences that follow from it: those are other licences' notices.
+    return [one for one in found if one.entry.body["licence"] == licence]
+
+
+def _openers(openings: Sequence[Opening]) -> list[dict[str, Any]]:
+    """By department, whoever opened first comes first."""
+    by: dict[str, list[Opening]] = {}
+    for one in openings:
+        by.setdefault(one.consumer, []).append(one)
+    return [
+        {
+            "consumer": consumer,
+            "count": len(of),
+            "first": of[0].at.isoformat(),
+            "first_entry": of[0].entry.hex(),
+            "last": of[-1].at.isoformat(),
+            "last_entry": of[-1].entry.hex(),
+            "purposes": sorted({one.purpose for one in of}),
+            "sections": sorted({section for one in of for section in one.sections}),
+            "records": [record.hex() for record in dict.fromkeys(one.record for one in of)],
+        }
+        for consumer, of in by.items()
+    ]
+
+
+def _certificate(one: Derived) -> dict[str, Any]:
+    return {
+        "record": one.record.hex(),
+        "licence": one.licence.hex(),
+        "item": one.item,
+        "issuer": one.issuer,
+        "operation": one.operation,
+        "status": one.status,
+        "admitted_at": one.admitted_at.isoformat(),
+        "parent": one.parent.hex(),
+        "parent_licence": one.parent_licence.hex(),
+        "depth": one.depth,
+    }
+
+
+def _notice(one: Found) -> dict[str, Any]:
+    body = one.entry.body
+    return {
+        "id": body["id"].hex(),
+        "entry": one.entry.leaf_hash.hex(),
+        "logged_at": one.stored.logged_at.isoformat(),
+        "record": body["record"].hex(),
+        "operation": body["operation"],
+        "addressee": body["addressee"],
+        "opened": len(body["opened"]),
+        "derived": len(body["derived"]),
+    }
+
+
+def _leaf_hash(text: str) -> bytes:
+    try:
+        record = bytes.fromhex(text)
+    except ValueError:
+        record = b""
+    if len(record) != 32:
+        raise Malformed(Code.REQUEST_MALFORMED, "record is a leaf hash: 64 hex digits")
+    return record
+
+
+def _unknown() -> Refused:
+    return Refused(
+        Code.NOT_FOUND,
+        "no such record is admitted, or your department neither issued nor opened it, nor derived from it",
+    )
