@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,10 +39,10 @@ async def world(home: Home, stack: Stack, tmp_path: Path) -> AsyncIterator[World
         yield made
 
 
-async def busy(world: World) -> tuple[bytes, Identity]:
+async def busy(world: World, firms: int = FIRMS) -> tuple[bytes, Identity]:
     """Something for the log: its last entry, and who may read it."""
     parties = await world.parties()
-    sealed, _ = await world.firms(parties.provider, FIRMS)
+    sealed, _ = await world.firms(parties.provider, firms)
     for _ in range(READINGS):
         grant, _ = await world.keys(parties.consumer, sealed)
     return grant.results[-1].entry, await world.join(auditor=True)
@@ -49,8 +51,7 @@ async def busy(world: World) -> tuple[bytes, Identity]:
 async def test_the_log_over_http(programs: Programs, world: World, tmp_path: Path) -> None:
     """Whole, and proven to go on from where it was; entries need the token, and proofs are files that stand alone."""
     url = f"{world.place.gateways[0]}/log/{world.place.bus.region}"
-    vkey_file = world.place.bus.folder / "log" / "log.vkey"
-    vkey = vkey_file.read_text("utf-8").strip()
+    vkey_file, vkey = world.place.bus.folder / "log" / "log.vkey", vkey_of(world)
     before, after, proof = tmp_path / "before", tmp_path / "after", tmp_path / "entry.tlog-proof"
     before.write_bytes((await world.http.get(f"{url}/checkpoint")).content)
     entry, auditor = await busy(world)
@@ -68,6 +69,32 @@ async def test_the_log_over_http(programs: Programs, world: World, tmp_path: Pat
         ("proof", "--key", vkey, proof),
     ):
         assert (verdict := programs.verify(*arguments)).holds, verdict.says
+
+
+async def test_an_export(programs: Programs, world: World, home: Home, tmp_path: Path) -> None:
+    """A folder that any tool takes for the log; brought up to date, it goes on from what it was."""
+    for name, there in (("stack.json", home.stack_file), ("bus", home.bus)):
+        (tmp_path / name).symlink_to(there)  # with the world's departments a home, as commands find it
+    folder, before = tmp_path / "export", tmp_path / "before"
+
+    async def export() -> None:
+        line = ("audit", "export", folder, "--as", auditor.name, "--json", "--home", tmp_path)
+        done = subprocess.run([sys.executable, "-m", "deploy.cli", *line], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (whole := programs.fsck(folder.as_uri(), folder / "log.vkey")).holds, whole.says
+        assert (tree := programs.verify("tree", "--key", vkey_of(world), folder)).holds, tree.says
+
+    _, auditor = await busy(world)
+    await export()
+    before.write_bytes((folder / "checkpoint").read_bytes())
+    entry, _ = await busy(world, 1)
+    async with GatewayClient(auditor, world.place.gateways) as client:
+        await proven(world, client, entry)
+    await export()
+    assert size_of(folder / "checkpoint") > size_of(before)
+    pair = (before, folder / "checkpoint")
+    grown = programs.verify("consistency", "--key", vkey_of(world), "--tiles", folder, *pair)
+    assert grown.holds, grown.says
 
 
 async def test_records_as_published(programs: Programs, world: World, tmp_path: Path) -> None:
@@ -96,6 +123,10 @@ async def proven(world: World, client: GatewayClient, entry: bytes) -> bytes:
 
     await world.until(there)
     return found[0]
+
+
+def vkey_of(world: World) -> str:
+    return (world.place.bus.folder / "log" / "log.vkey").read_text("utf-8").strip()
 
 
 def size_of(file: Path) -> int:
