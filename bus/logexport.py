@@ -63,9 +63,7 @@ async def export(folder: Path, source: Source, log: Verifier, advance: Advance) 
         raise Refused(
             Code.LOG_FORK, f"the log states {at.size} entries, and {folder} has {older.size} that it had signed before"
         )
-    await copy.bring_to(at, advance)
-    if older is not None:
-        verify.check_continues(copy.read, older, at)
+    await copy.bring_to(at, older, advance)
     copy.write(VKEY, f"{log.vkey}\n".encode())
     copy.write(CHECKPOINT, signed)
     await asyncio.to_thread(copy.remove_old, at.size)
@@ -79,13 +77,16 @@ class _Copy:
         self._fresh: dict[str, bytes] = {}
         self.fetched = 0
 
-    async def bring_to(self, at: Checkpoint, advance: Advance) -> None:
+    async def bring_to(self, at: Checkpoint, older: Checkpoint | None, advance: Advance) -> None:
         """Bundle by bundle: their entries make the tiles, the tiles the root. Nothing is written before it fits."""
         edge, of = Edge(), -(-at.size // WIDTH)
         for first in range(0, of, AT_ONCE):
             numbers = range(first, min(first + AT_ONCE, of))
             bundles = await _all(self._leaves(number, min(WIDTH, at.size - number * WIDTH)) for number in numbers)
-            edge, changed = tiles.grow(edge, [leaf for leaves in bundles for leaf in leaves])
+            leaves = [leaf for of_bundle in bundles for leaf in of_bundle]
+            if older is not None and edge.size < older.size <= edge.size + len(leaves):
+                self._check_goes_on(older, tiles.grow(edge, leaves[: older.size - edge.size])[0])
+            edge, changed = tiles.grow(edge, leaves)
             due = {tile: hashes for tile, hashes in changed.items() if len(hashes) == FULL_BYTES}
             if edge.size == at.size:
                 due |= {tile: edge.tails[tile.level] for tile in tiles.edge_tiles(at.size)}
@@ -95,6 +96,14 @@ class _Copy:
         if edge.root() != at.root:
             raise Malformed(
                 Code.LOG_TAMPERED, f"the log's {at.size} entries give another root than the one that it has signed"
+            )
+
+    def _check_goes_on(self, older: Checkpoint, edge: Edge) -> None:
+        if edge.root() != older.root:
+            raise Refused(
+                Code.LOG_FORK,
+                f"the log's first {older.size} entries are not those that it had signed, as {self._folder} shows: it "
+                "states another history",
             )
 
     async def _leaves(self, number: int, width: int) -> list[bytes]:

@@ -87,15 +87,13 @@ def verify_tree(
     tree.check_nothing_beyond()
     tree.check_edge()
     tree.check_bundles(advance or (lambda done, of: None))
-    if older is not None:
-        check_continues(read, older, at)
+    if older is not None and older.size:
+        _check_goes_on(read, older, at)
     return at
 
 
-def check_continues(read: Read, older: Checkpoint, newer: Checkpoint) -> None:
-    """That a tree's tiles prove that it goes on from an older checkpoint. Raises `Refused` (LOG_FORK)."""
-    if older.size == 0:
-        return
+def _check_goes_on(read: Read, older: Checkpoint, newer: Checkpoint) -> None:
+    """By the tree's tiles, which are good."""
     ranges = tiles.consistency(older.size, newer.size)
     there = {tile: _read_any(read, tile, newer.size) for tile in tiles.tiles_for(ranges)}
     proof = tiles.hashes(ranges, there)
@@ -130,17 +128,16 @@ class _Tree:
 
     def check_edge(self) -> None:
         """The partial tiles give the signed root."""
-        there = {tile: self._file(tile, tiles.partial_width(self._at.size, tile.level)) for tile in self._partial()}
-        self._edge = Edge.of(self._at.size, there)
+        size = self._at.size
+        there = {tile: self._file(tile, tiles.partial_width(size, tile.level)) for tile in tiles.edge_tiles(size)}
+        self._edge = Edge.of(size, there)
         if self._edge.root() == self._at.root:
             return
         made = {tile: self._made(tile) for tile in there}
-        if Edge.of(self._at.size, made).root() == self._at.root:  # what they are made of is good, so they are not
+        if Edge.of(size, made).root() == self._at.root:  # what they are made of is good, so they are not
             for tile, hashes in there.items():
                 _compare(tile, hashes, made[tile])
-        raise _tampered(
-            f"{CHECKPOINT} is signed for another tree: the hashes of its {self._at.size} entries give another root"
-        )
+        raise _tampered(f"{CHECKPOINT} is signed for another tree: the hashes of its {size} entries give another root")
 
     def check_bundles(self, advance: Advance) -> None:
         """Every entry is the one that the tree holds at its place, and every tile on the way is good."""
@@ -196,9 +193,6 @@ class _Tree:
             below = (self._read(tiles.path(Tile(tile.level - 1, tile.number * WIDTH + n))) for n in range(width))
             made = b"".join(tiles.perfect_root(one) if one and len(one) == FULL_BYTES else _NOTHING for one in below)
         return made[: width * HASH_BYTES].ljust(width * HASH_BYTES, _NOTHING[:1])
-
-    def _partial(self) -> list[Tile]:
-        return tiles.edge_tiles(self._at.size)
 
     def _file(self, tile: Tile, width: int) -> bytes:
         name = tiles.path(tile, width)
