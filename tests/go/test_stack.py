@@ -39,62 +39,37 @@ async def world(home: Home, stack: Stack, tmp_path: Path) -> AsyncIterator[World
         yield made
 
 
-async def busy(world: World, firms: int = FIRMS) -> tuple[bytes, Identity]:
-    """Something for the log: its last entry, and who may read it."""
-    parties = await world.parties()
-    sealed, _ = await world.firms(parties.provider, firms)
-    for _ in range(READINGS):
-        grant, _ = await world.keys(parties.consumer, sealed)
-    return grant.results[-1].entry, await world.join(auditor=True)
-
-
-async def test_the_log_over_http(programs: Programs, world: World, tmp_path: Path) -> None:
-    """Whole, and proven to go on from where it was; entries need the token, and proofs are files that stand alone."""
+async def test_the_log(programs: Programs, world: World, home: Home, tmp_path: Path) -> None:
+    """Over HTTP and as an export, brought up to date: whole, and going on from where it was. Entries need a token."""
+    vkey_file = world.place.bus.folder / "log" / "log.vkey"
+    key = ("--key", vkey_file.read_text("utf-8").strip())
     url = f"{world.place.gateways[0]}/log/{world.place.bus.region}"
-    vkey_file, vkey = world.place.bus.folder / "log" / "log.vkey", vkey_of(world)
-    before, after, proof = tmp_path / "before", tmp_path / "after", tmp_path / "entry.tlog-proof"
-    before.write_bytes((await world.http.get(f"{url}/checkpoint")).content)
-    entry, auditor = await busy(world)
+    folder, before, proof = tmp_path / "export", tmp_path / "before", tmp_path / "entry.tlog-proof"
+    for name, there in (("stack.json", home.stack_file), ("bus", home.bus)):
+        (tmp_path / name).symlink_to(there)  # with the world's departments a home, as commands find it
+    auditor = await world.join(auditor=True)
+    export(tmp_path, auditor, folder)
+    before.write_bytes((folder / "checkpoint").read_bytes())
+
+    entry = await busy(world)
     async with GatewayClient(auditor, world.place.gateways) as client:
         proof.write_bytes(await proven(world, client, entry))
         token = (await client.post_json("/v1/audit/tokens", {}))["token"]
-    after.write_bytes((await world.http.get(f"{url}/checkpoint")).content)
+    export(tmp_path, auditor, folder)
+    after = folder / "checkpoint"
     assert size_of(after) >= size_of(before) + FIRMS * READINGS
 
-    assert (whole := programs.fsck(url, vkey_file, token)).holds, whole.says
+    for where, vkey in ((url, vkey_file), (folder.as_uri(), folder / "log.vkey")):
+        assert (whole := programs.fsck(where, vkey, token)).holds, whole.says
     assert not programs.fsck(url, vkey_file).holds, "nobody reads entries without a token"
     for arguments in (
-        ("tree", "--key", vkey, "--token", token, url),
-        ("consistency", "--key", vkey, "--tiles", url, before, after),
-        ("proof", "--key", vkey, proof),
+        ("tree", *key, "--token", token, url),
+        ("tree", *key, folder),
+        ("consistency", *key, "--tiles", url, before, after),
+        ("consistency", *key, "--tiles", folder, before, after),
+        ("proof", *key, proof),
     ):
         assert (verdict := programs.verify(*arguments)).holds, verdict.says
-
-
-async def test_an_export(programs: Programs, world: World, home: Home, tmp_path: Path) -> None:
-    """A folder that any tool takes for the log; brought up to date, it goes on from what it was."""
-    for name, there in (("stack.json", home.stack_file), ("bus", home.bus)):
-        (tmp_path / name).symlink_to(there)  # with the world's departments a home, as commands find it
-    folder, before = tmp_path / "export", tmp_path / "before"
-
-    async def export() -> None:
-        line = ("audit", "export", folder, "--as", auditor.name, "--json", "--home", tmp_path)
-        done = subprocess.run([sys.executable, "-m", "deploy.cli", *line], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert (whole := programs.fsck(folder.as_uri(), folder / "log.vkey")).holds, whole.says
-        assert (tree := programs.verify("tree", "--key", vkey_of(world), folder)).holds, tree.says
-
-    _, auditor = await busy(world)
-    await export()
-    before.write_bytes((folder / "checkpoint").read_bytes())
-    entry, _ = await busy(world, 1)
-    async with GatewayClient(auditor, world.place.gateways) as client:
-        await proven(world, client, entry)
-    await export()
-    assert size_of(folder / "checkpoint") > size_of(before)
-    pair = (before, folder / "checkpoint")
-    grown = programs.verify("consistency", "--key", vkey_of(world), "--tiles", folder, *pair)
-    assert grown.holds, grown.says
 
 
 async def test_records_as_published(programs: Programs, world: World, tmp_path: Path) -> None:
@@ -107,6 +82,21 @@ async def test_records_as_published(programs: Programs, world: World, tmp_path: 
     file = tmp_path / "batch.json"
     file.write_text(json.dumps(records), "utf-8")
     assert programs.verify("batch", file) == (True, "5 records stand under their batches' signatures")
+
+
+async def busy(world: World) -> bytes:
+    """Something for the log: its last entry's leaf hash."""
+    parties = await world.parties()
+    sealed, _ = await world.firms(parties.provider, FIRMS)
+    for _ in range(READINGS):
+        grant, _ = await world.keys(parties.consumer, sealed)
+    return grant.results[-1].entry
+
+
+def export(home: Path, auditor: Identity, folder: Path) -> None:
+    line = ("audit", "export", folder, "--as", auditor.name, "--json", "--home", home)
+    done = subprocess.run([sys.executable, "-m", "deploy.cli", *line], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 async def proven(world: World, client: GatewayClient, entry: bytes) -> bytes:
@@ -123,10 +113,6 @@ async def proven(world: World, client: GatewayClient, entry: bytes) -> bytes:
 
     await world.until(there)
     return found[0]
-
-
-def vkey_of(world: World) -> str:
-    return (world.place.bus.folder / "log" / "log.vkey").read_text("utf-8").strip()
 
 
 def size_of(file: Path) -> int:
