@@ -42,6 +42,7 @@ class Bus:
     origin: str
     operator: str
     region: str
+    log_keep_years: int | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Bus:
@@ -49,7 +50,13 @@ class Bus:
         try:
             config = json.loads((folder / "config.json").read_text("utf-8"))
             region = config.get("region", LOCAL_REGION)  # a bus of before the log had a tree has none
-            return cls(folder=folder, origin=config["origin"], operator=config["operator"], region=region)
+            return cls(
+                folder=folder,
+                origin=config["origin"],
+                operator=config["operator"],
+                region=region,
+                log_keep_years=config.get("log_keep_years"),
+            )
         except (OSError, ValueError, KeyError) as exc:
             raise Misuse(Code.CONFIG_INVALID, f"{folder}: no bus was set up here; `deptbus up` does it") from exc
 
@@ -80,7 +87,7 @@ class Bus:
         signer = NoteSigner.load(self.folder / "log" / "log.key")
         guard, file = Guard(self.guard_file, self.log_origin), self.folder / "log" / "policy"
         witnesses = policy.parse(file.read_bytes()) if file.exists() else policy.Policy()
-        return LogKeys(signer=signer, guard=guard, policy=witnesses)
+        return LogKeys(signer=signer, guard=guard, policy=witnesses, keep_years=self.log_keep_years)
 
     def supervision_rules(self) -> Rules:
         """Those in `supervision.toml`, or those that come with the software. Raises `Malformed` (CONFIG_INVALID)."""

@@ -44,11 +44,13 @@ from bus.tlog.note import Note, NoteSigner
 from bus.tlog.policy import Policy
 from bus.tlog.tiles import HASH_BYTES, MAX_ENTRY_BYTES, WIDTH, Edge, Tile
 from bus.trustfeed import TrustFeed
-from schemas.errors import Code, DeptbusError, Refused
+from schemas.errors import Code, DeptbusError, Misuse, Refused
 
 PUBLISH_SECONDS = 1.0
 COSIGN_SECONDS = 10.0  # witnesses are to see the same checkpoints, and a department's line is not to carry each
 NO_WITNESSES = Policy()
+# What the departments' agreements on e-licences ask of audit trails at least; longer is a setting, shorter is refused.
+MIN_KEEP_YEARS = 3
 ALIVE_SECONDS = 5.0  # a poll takes half a second at most: a loop that is silent for longer is stuck
 LOOK_SECONDS = 5.0  # a small log is looked at whole before the first signature, a large one while it goes on
 SCRUB_SECONDS = 24 * 3600.0
@@ -61,11 +63,23 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogKeys:
-    """What makes this log this log: its key, whose name is its origin, and its guard; and who witnesses it."""
+    """What makes this log this log: its key, whose name is its origin, and its guard; who witnesses it.
+
+    `keep_years` is how long entries are served, None: for ever. Raises `Misuse` (CONFIG_INVALID) for less than three.
+    """
 
     signer: NoteSigner
     guard: Guard
     policy: Policy = NO_WITNESSES
+    keep_years: int | None = None
+
+    def __post_init__(self) -> None:
+        years = self.keep_years
+        if years is not None and (type(years) is not int or years < MIN_KEEP_YEARS):
+            detail = (
+                f"log_keep_years is {years}: the log is kept for {MIN_KEEP_YEARS} years at least, or for ever (null)"
+            )
+            raise Misuse(Code.CONFIG_INVALID, detail)
 
     @property
     def origin(self) -> str:
@@ -347,12 +361,28 @@ class Log:
                 log.warning("log_refusal_ended", reason=self._said)
         self._said, self.refusal = said, reason
 
+    async def keep(self, connection: asyncpg.Connection, now: datetime) -> None:
+        """Moves the minimum index, if entries are not served for ever (C2SP tlog-tiles, 'Pruning').
+
+        Nothing is deleted, as the standard advises: a setting that was wrong is mended, a witness that is far behind
+        gets its proof, and a question about an old entry can be answered. Who must give back the disk drops the
+        months' partitions below the minimum.
+        """
+        years, minimum = self._keys.keep_years, 0
+        if years is not None:
+            oldest = now.replace(year=now.year - years, day=min(now.day, 28))
+            row = await connection.fetchrow(SQL["oldest_kept"], growth.day_of(oldest))
+            if row is not None:
+                minimum = row["number"] * WIDTH + sum(time < oldest for time in row["logged_at"])
+        await connection.execute(SQL["set_minimum"], minimum)
+
     async def _scrub(self, looked: asyncio.Event) -> None:
         """Looks through what is stored, now and each day. Raises `Malformed` (LOG_TAMPERED)."""
         while True:
             connection = await connect(self._dsn)
             try:
                 async with postgres_errors("looking through the log"):
+                    await self.keep(connection, datetime.now(UTC))
                     await Scrub(self._bus, self._trust.trust, self._verifier).run(connection)
             finally:
                 await connection.close()

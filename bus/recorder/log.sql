@@ -46,6 +46,13 @@ ON CONFLICT (id) DO UPDATE
  WHERE log_checkpoint.size <= EXCLUDED.size
 RETURNING size;
 
+-- name: oldest_kept
+-- The bundle in which the time lies: the last one that was begun before its day ended.
+SELECT number, logged_at FROM log_bundle WHERE opened <= $1 ORDER BY number DESC LIMIT 1;
+
+-- name: set_minimum
+UPDATE log_state SET minimum = $1 WHERE id = 1 AND minimum <> $1;
+
 -- name: published
 SELECT size, note FROM log_checkpoint WHERE id = 1;
 

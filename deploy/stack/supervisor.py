@@ -400,4 +400,5 @@ async def _postgres_answers(dsn: str, *, create: bool) -> None:
 async def _ready(metrics_url: str) -> None:
     async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
         answer = await client.get(metrics_url.replace("/metrics", "/readyz"))
-        answer.raise_for_status()
+        if not answer.is_success:
+            raise Unavailable(Code.CHILD_DEAD, f"it says {answer.text[:1_000]}")
