@@ -192,7 +192,7 @@ def _readable(value: Any) -> Any:
         case bytes():
             return value.hex()
         case datetime():
-            return _iso(value)
+            return value.isoformat()
         case dict():
             return {key: _readable(inner) for key, inner in value.items()}
         case list() | tuple():
@@ -212,8 +212,8 @@ def _entries_json(case: Case, checkpoint: Checkpoint, items: Sequence[EvidenceIt
             {
                 "index": item.index,
                 "entry": entry.leaf_hash.hex(),
-                "logged_at": _iso(item.logged_at),
-                "time": _iso(entry.time),
+                "logged_at": item.logged_at.isoformat(),
+                "time": entry.time.isoformat(),
                 "kind": entry.kind,
                 "request": entry.group.hex(),
                 "logged_by": entry.signer.hex(),
