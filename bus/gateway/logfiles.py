@@ -39,7 +39,7 @@ PROOFS = "audit/proofs"
 SQL = queries(Path(__file__).with_name("logfiles.sql"))
 
 Connect = Callable[[str], AbstractAsyncContextManager[asyncpg.Connection]]
-LogReading = Callable[[Signed, bytes, str, str, list[bytes], int], Awaitable[None]]
+LogReading = Callable[[Signed, bytes, str, str, list[bytes], int], Awaitable[bytes]]
 
 
 class TokenBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -147,7 +147,7 @@ class LogFiles:
         async with self._connect("proving entries") as connection:
             auditor = await control.is_auditor(connection, caller)
             published = await trail.published(connection)
-            places = await _places(connection, wanted, published.size)
+            places = await _places(connection, wanted, published)
             missing = [entry.hex() for entry in wanted if entry not in places]
             if missing:
                 raise Refused(
@@ -189,16 +189,19 @@ async def _of(connection: asyncpg.Connection, region: str) -> Published:
 
 
 async def _check_covered(connection: asyncpg.Connection, region: str, tile: Tile, width: int) -> None:
-    """Raises `Refused` (NOT_FOUND) unless the newest checkpoint covers all of it."""
-    size = (await _of(connection, region)).size
-    if tile.number * WIDTH + width > size >> HEIGHT * max(tile.level, 0):
-        raise Refused(Code.NOT_FOUND, f"a log of {size} entries has no {tiles.path(tile, width)}")
+    """Raises `Refused` (NOT_FOUND) unless the newest checkpoint covers all of it, and some of it is still served."""
+    published = await _of(connection, region)
+    end, bits = tile.number * WIDTH + width, HEIGHT * max(tile.level, 0)
+    if end > published.size >> bits:
+        raise Refused(Code.NOT_FOUND, f"a log of {published.size} entries has no {tiles.path(tile, width)}")
+    if end << bits <= published.minimum:
+        raise Refused(Code.NOT_FOUND, f"entries below {published.minimum} are not served any more")
 
 
 async def _places(
-    connection: asyncpg.Connection, wanted: Sequence[bytes], size: int
+    connection: asyncpg.Connection, wanted: Sequence[bytes], published: Published
 ) -> Mapping[bytes, tuple[int, Entry]]:
-    """Of each entry that is among the first `size`, its first place and itself."""
+    """Of each entry that the checkpoint covers and that is served, its first place and itself."""
     numbers = [terms.term(("entry", hash_.hex())) for hash_ in wanted]
     indices = {
         row["bundle"] * WIDTH + place
@@ -206,7 +209,9 @@ async def _places(
         for place in terms.places(int.from_bytes(row["bits"].bytes))
     }
     found: dict[bytes, tuple[int, Entry]] = {}
-    for stored in await tilestore.entries(connection, sorted(index for index in indices if index < size)):
+    for stored in await tilestore.entries(
+        connection, sorted(n for n in indices if published.minimum <= n < published.size)
+    ):
         entry = audit.parse(stored.value)[0]
         found.setdefault(entry.leaf_hash, (stored.index, entry))
     return found
