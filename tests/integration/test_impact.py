@@ -8,7 +8,6 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from bus.identity import Identity
 from bus.notices import Notice, Notices
 from bus.outbox import Sealed
 from bus.sealer import Draft
+from bus.trustfeed import stop_task
 from deploy.home import Home, Stack
 from schemas.errors import Code
 from schemas.operations import Operation
@@ -139,12 +139,19 @@ def _checkpoint(sealed: Sealed, issuer: Identity) -> bytes:
 async def test_a_correction_is_told_to_whom_it_concerns_and_a_change_to_nobody(
     world: World, home: Home, stack: Stack
 ) -> None:
-    """Who opens ended licences by agreement, after the end, knew it. A group reads on where it was; strangers' bytes
-    are passed over. The commands show it.
+    """Who opens ended licences by agreement, after the end, knew it. A group reads on where it was, past bytes that
+    nobody signed and another's notice under its name. The commands show it.
     """
     parties = await world.parties(superseded=True)
     other = await world.join(receives=[LICENCE])
     await world.agree(parties.provider, other, superseded=True)
+    handed: list[Notice] = []
+
+    async def keep(batch: Sequence[Notice]) -> None:
+        handed.extend(batch)
+
+    group = f"notices-{parties.consumer.uscc}"
+    reading = asyncio.create_task(Notices(parties.consumer, world.place.kafka, group=group).run(keep))
     (sealed,), (values,) = await world.firms(parties.provider)
     await world.keys(parties.consumer, [sealed])
     (changed,) = await world.publish(parties.provider, end(values, 2, Operation.CHANGED))
@@ -154,35 +161,60 @@ async def test_a_correction_is_told_to_whom_it_concerns_and_a_change_to_nobody(
     assert (notice.operation, notice.record) == (Operation.CORRECTED, corrected.leaf_hash)
 
     await world.keys(other, [changed])
-    await derive(world, await world.join(issues=[(TAX, "")]), changed)  # looked at again: who opened since, knew
-    forged = replace(notice, value=notice.value[:-1] + bytes([notice.value[-1] ^ 1]))
-    await world.produce((topics.IMPACT, parties.consumer.uscc.encode(), forged.value))
-    await world.produce((topics.IMPACT, other.uscc.encode(), notice.value))
-    batches: list[Sequence[Notice]] = []
-
-    async def keep(batch: Sequence[Notice]) -> None:
-        batches.append(batch)
-
-    group = await world.group()
-    reader = Notices(parties.consumer, world.place.kafka, group=group)
-    await reader.drain(keep)
-    assert [one.id for batch in batches for one in batch] == [notice.id]
-    await Notices(parties.consumer, world.place.kafka, group=group).drain(keep)
-    assert len(batches) == 1
+    registrar = await world.join(issues=[(TAX, "")])
+    await derive(world, registrar, changed)  # looked at again: who opened since, knew
+    (follows,) = await soon(world, registrar)
+    assert await told(world, other) == []
+    await world.until(lambda: _has(handed, 1))
+    await stop_task(reading)
+    forged = notice.value[:-1] + bytes([notice.value[-1] ^ 1])
+    await world.produce(
+        (topics.IMPACT, parties.consumer.uscc.encode(), forged),
+        (topics.IMPACT, parties.consumer.uscc.encode(), follows.value),
+        (topics.IMPACT, other.uscc.encode(), notice.value),
+    )
     await world.publish(parties.provider, end(values, 5))
-    assert (await soon(world, other))[0].opened == (changed.leaf_hash,)
+    (later,) = await soon(world, other)
+    assert (later.operation, later.opened) == (Operation.REVOKED, (changed.leaf_hash,))
     await Notices(parties.consumer, world.place.kafka, group=group).drain(keep)
-    assert [one.operation for one in batches[1]] == [Operation.REVOKED]
+    assert [one.operation for one in handed] == [Operation.CORRECTED, Operation.REVOKED]
 
     where = Home(world.place.folder)
     where.write_stack(stack)
-    shown = await _run(where, "impact", changed.leaf_hash.hex(), "--as", parties.provider.name)
-    assert parties.consumer.name in shown
-    assert "REVOKED 撤销" in shown
-    assert "tax-registration" in shown
-    listed = json.loads(await _run(where, "notices", "--as", parties.consumer.name, "--json"))
-    assert [one["operation"] for one in listed] == ["CORRECTED", "REVOKED"]
-    assert "REVOKED 撤销" in await _run(where, "notices", "--as", other.name)
+    shown, listed = await asyncio.gather(
+        _run(where, "impact", changed.leaf_hash.hex(), "--as", parties.provider.name),
+        _run(where, "notices", "--as", parties.consumer.name, "--json"),
+    )
+    for text in (parties.consumer.name, other.name, "Told of CORRECTED 更正, REVOKED 撤销", "tax-registration of"):
+        assert text in shown
+    assert [one["id"] for one in json.loads(listed)] == [one.id.hex() for one in handed]
+
+
+async def _has(handed: Sequence[Notice], count: int) -> bool:
+    return len(handed) >= count
+
+
+async def test_whoever_got_a_key_while_the_licences_ended_is_told_and_whoever_did_not_is_not(world: World) -> None:
+    """Sixty licences are revoked while they are being opened: what the notices name is what was opened, exactly."""
+    parties = await world.parties()
+    sealed, values = await world.firms(parties.provider, 60)
+    opened: set[bytes] = set()
+
+    async def ask(one: Sealed) -> None:
+        if await world.codes(parties.consumer, one) == [Code.PERMIT]:
+            opened.add(one.leaf_hash)
+
+    async def asking() -> None:
+        for at in range(0, len(sealed), 4):
+            await asyncio.gather(*map(ask, sealed[at : at + 4]))
+
+    begun = time.monotonic()
+    await asyncio.gather(asking(), world.publish(parties.provider, *(end(one, 2) for one in values)))
+    named: set[bytes] = set()
+    while named != opened and time.monotonic() - begun < 2 * PROMISED_SECONDS:
+        named = {record for notice in await told(world, parties.consumer) for record in notice.opened}
+    assert 0 < len(opened) < len(sealed)
+    assert named == opened
 
 
 async def _run(home: Home, *arguments: str) -> str:
@@ -200,8 +232,7 @@ async def test_a_recorder_that_is_killed_in_between_tells_everybody_once_it_is_b
     killable: World, plant: Plant
 ) -> None:
     """Before it said anything; and when the log has it, but perhaps not the topic: then the same bytes again."""
-    parties = await killable.parties()
-    registrar = await killable.join(issues=[(TAX, "")])
+    parties, registrar = await killable.parties(), await killable.join(issues=[(TAX, "")])
     (sealed,), (values,) = await killable.firms(parties.provider)
     await killable.keys(parties.consumer, [sealed])
     child = await derive(killable, registrar, sealed)
