@@ -18,7 +18,7 @@ from deploy.output import Json, command, emit, out, table
 Record = Annotated[str, typer.Argument(help="A record's leaf hash (64 hex digits).")]
 OPERATIONS = {"REVOKED": "撤销", "CANCELLED": "注销", "PUNISHED": "吊销", "CORRECTED": "更正"}
 _OPENERS = ("who opened", "times", "first (UTC)", "last (UTC)", "what for", "sections", "versions")
-_NOTICES = ("when (UTC)", "operation", "item", "licence", "opened", "derived", "log entry")
+_NOTICES = ("when (UTC)", "operation", "item", "licence", "times opened", "derived", "log entry")
 SHORT = 12  # hex digits of a hash in a table: enough to tell a department's few apart; --json has all of them
 
 
@@ -60,7 +60,7 @@ def register(record: typer.Typer) -> None:
         await reader.drain(keep)
         document = [notice.to_json() for notice in found.values()]
         rows = [_row(notice) for notice in document]
-        emit(document, as_json=json, human=lambda: table(f"{len(rows)} notices", _NOTICES, rows))
+        emit(document, as_json=json, human=lambda: table(f"Notices: {len(rows)}", _NOTICES, rows))
 
 
 async def _lines(batch: Sequence[Notice], *, as_json: bool) -> None:
@@ -78,7 +78,7 @@ def _row(notice: Mapping[str, Any]) -> list[Any]:
         _operation(notice["operation"]),
         notice["item"],
         notice["licence"][:SHORT],
-        f"{notice['count']} times" if notice["count"] else "",
+        notice["count"] or "",
         [one["record"][:SHORT] for one in notice["derived"]],
         notice["entry"],
     ]
@@ -99,7 +99,7 @@ def _show(found: Mapping[str, Any], names: Mapping[str, str]) -> None:
     ]
     issuer = names.get(found["issuer"], found["issuer"])
     title = f"{found['item']} {found['licence'][:SHORT]} of {issuer}, {found['status']}"
-    table(f"{title}: opened by {len(rows)} (at checkpoint {found['checkpoint']['size']})", _OPENERS, rows)
+    table(f"{title}. Who opened it: {len(rows)} (at checkpoint {found['checkpoint']['size']})", _OPENERS, rows)
     if found["derived"]:
         _show_tree(found, names)
     else:
