@@ -128,7 +128,7 @@ async def every(connection: asyncpg.Connection, wanted: Filter, at: Published) -
     """All pages of what a checkpoint covers."""
     after: int | None = -1
     while after is not None:
-        found, after = await trail.page(connection, wanted, at.size, after, trail.PAGE)
+        found, after = await trail.page(connection, wanted, at, after, trail.PAGE)
         if found:
             yield found
 

@@ -2,6 +2,9 @@
 
 The index holds numbers only (`log_term`). They are hashes cut short, so a hit is compared with the entry's own words
 before it is shown: two words of one number show nothing false.
+
+Whoever changes what words an entry has must have the index made anew (a migration that empties the log's tables and
+takes the topic's position back): the recorder compares the index with the entries, and would find it changed.
 """
 
 from __future__ import annotations
@@ -10,9 +13,12 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any
 
-from bus.audit import Entry
+from bus.audit import KINDS, Entry
+from bus.messages import MAX_TEXT
 from bus.tlog.tiles import WIDTH
-from schemas.errors import Code
+from consent.purposes import GROUNDS
+from schemas.errors import Code, Misuse
+from schemas.identifiers import parse_uscc
 
 Word = tuple[str, str]
 
@@ -24,6 +30,47 @@ LISTED = frozenset(
 # With many: nobody chooses from a list of them. `party` is a department on either side, `about` another entry.
 UNLISTED = frozenset(("party", "case", "record", "licence", "subject", "request", "entry", "about"))
 DIMENSIONS = LISTED | UNLISTED
+
+# What can be asked for: one of these, a division of so many digits, so many bytes in hex, a credit code, or any text.
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "kind": KINDS,
+    "decision": ("PERMIT", "REFUSE"),
+    "code": tuple(code.value for code in Code),
+    "ground": tuple(GROUNDS),
+}
+_DIGITS = (2, 4, 6)
+_BYTES = {"record": 32, "licence": 32, "subject": 32, "entry": 32, "about": 32, "request": 16}
+_CREDIT_CODES = frozenset(("consumer", "provider", "party"))
+
+
+def asked(dimension: str, value: str) -> Word:
+    """A word that somebody looks for, spelt as entries have it.
+
+    Raises `Misuse` (REQUEST_MALFORMED) or `Malformed` (USCC_*) for a value that no entry can have: an answer of nothing
+    would be taken for the truth. The value is not repeated: it may be anything.
+    """
+    if dimension in CHOICES and value not in CHOICES[dimension]:
+        raise Misuse(Code.REQUEST_MALFORMED, f"{dimension} is one of: {', '.join(CHOICES[dimension])}")
+    if dimension in _BYTES:
+        return dimension, _hex(dimension, value)
+    if dimension in _CREDIT_CODES:
+        return dimension, parse_uscc(value)
+    if dimension == "region" and not (value.isascii() and value.isdigit() and len(value) in _DIGITS):
+        raise Misuse(Code.REQUEST_MALFORMED, "region is a division code's first 2, 4 or 6 digits (GB/T 2260)")
+    if not 1 <= len(value) <= MAX_TEXT:
+        raise Misuse(Code.REQUEST_MALFORMED, f"{dimension} has 1 to {MAX_TEXT} characters")
+    return dimension, value
+
+
+def _hex(dimension: str, value: str) -> str:
+    size = _BYTES[dimension]
+    try:
+        data = bytes.fromhex(value)
+    except ValueError:
+        data = b""
+    if len(data) != size or len(value) != 2 * size:
+        raise Misuse(Code.REQUEST_MALFORMED, f"{dimension} is {2 * size} hex digits")
+    return data.hex()
 
 
 def term(word: Word) -> int:
@@ -61,7 +108,7 @@ def _decision(body: Mapping[str, Any]) -> Iterable[Word]:
     yield from _parties(body["consumer"], body["provider"])
     for dimension in ("item", "purpose", "ground", "operator"):
         yield dimension, body[dimension]
-    for digits in (2, 4, 6):  # a province's entries are those of its cities and counties too (GB/T 2260)
+    for digits in _DIGITS:  # a province's entries are those of its cities and counties too (GB/T 2260)
         yield "region", body["region"][:digits]
     for dimension in ("agent", "case"):
         if body[dimension]:

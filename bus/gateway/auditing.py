@@ -1,11 +1,11 @@
 """What auditors and departments ask of the trail. An auditor reads everything, a department its own.
 
-Every reading is in the log before its answer leaves.
+Every reading is in the log before its answer leaves, and every answer names the checkpoint that it is true at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any
@@ -13,18 +13,28 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from bus.gateway import control, trail
+from bus.gateway import control, embargoes, reading, trail
+from bus.gateway import story as stories
 from bus.gateway.control import SubjectBody
+from bus.gateway.embargoes import ReaderBody
 from bus.gateway.trail import Filter, Group
 from bus.httpsig import Signed
+from bus.terms import asked, words
+from consent.decide import CHINA
+from schemas.errors import Code, Refused
 
 Connect = Callable[[str], AbstractAsyncContextManager[asyncpg.Connection]]
 Everywhere = Callable[[SubjectBody], list[bytes]]
-LogReading = Callable[[Signed, bytes, str, str, list[bytes], int], Awaitable[None]]
+LogReading = Callable[[Signed, bytes, str, str, list[bytes], int], Awaitable[bytes]]
+
+NOBODY = ReaderBody()
 
 
 class FilterBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What entries are looked for. Each is exact; together they narrow. Times are the log's own."""
+    """What entries are looked for. Each is exact; together they narrow. Times are the log's own.
+
+    `reader` says who of an auditor's reads, and for what investigation.
+    """
 
     subject: SubjectBody | None = None
     kind: str | None = None
@@ -49,6 +59,7 @@ class FilterBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     about: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    reader: ReaderBody = NOBODY
 
 
 class EntriesBody(FilterBody, forbid_unknown_fields=True, kw_only=True):
@@ -58,7 +69,20 @@ class EntriesBody(FilterBody, forbid_unknown_fields=True, kw_only=True):
     limit: int = 100
 
 
-_WORDS = tuple(name for name in FilterBody.__struct_fields__ if name not in ("subject", "since", "until"))
+class CountsBody(FilterBody, forbid_unknown_fields=True, kw_only=True):
+    """`POST /v1/audit/counts:query`: entries a civil day (UTC+8), or a day and a value of the dimension `by`."""
+
+    by: str | None = None
+
+
+class StoryBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`POST /v1/audit/stories:show`: one record, by its leaf hash in hex."""
+
+    record: str
+    reader: ReaderBody = NOBODY
+
+
+_WORDS = tuple(name for name in FilterBody.__struct_fields__ if name not in ("subject", "since", "until", "reader"))
 
 
 class Auditing:
@@ -71,27 +95,94 @@ class Auditing:
 
     async def query(self, signed: Signed, body: EntriesBody) -> Any:
         """A page of entries, and the checkpoint that it is true at."""
-        subjects = [] if body.subject is None else self._everywhere(body.subject)
+        subjects = self._subjects(body)
         async with self._connect("reading the trail") as connection:
-            wanted = await self._wanted(connection, signed, body, subjects)
+            wanted, auditor = await self._wanted(connection, signed, body, subjects)
             at = await trail.published(connection)
-            found, following = await trail.page(connection, wanted, at.size, body.after, body.limit)
-        await self._log_reading(signed, signed.digest[:16], "", "audit/entries:query", subjects, len(found))
+            found, following = await trail.page(connection, wanted, at, body.after, body.limit)
+        parties = {value for one in found for name, value in words(one.entry) if name == "party"} if auditor else ()
+        await self._tell(signed, body.reader, "audit/entries:query", subjects, len(found), parties)
         return {
             "checkpoint": at.to_json(),
             "entries": [one.to_json() for one in found],
             "next": following,
         }
 
+    async def counts(self, signed: Signed, body: CountsBody) -> Any:
+        """How many entries a day. With `by`, an entry counts for each value that it has, and once in `total`.
+
+        A reading of numbers concerns the departments that the filter names.
+        """
+        subjects = self._subjects(body)
+        async with self._connect("counting the trail") as connection:
+            wanted, auditor = await self._wanted(connection, signed, body, subjects)
+            at = await trail.published(connection)
+            a_day = await trail.counts(connection, wanted, at)
+            days: list[dict[str, Any]] = [{"day": day.isoformat(), "count": count} for day, count in a_day]
+            if body.by is not None:
+                today = datetime.now(CHINA).date()
+                found = await trail.counts_by(connection, wanted, at, body.by, today)
+                days = [{"day": day.isoformat(), "value": value, "count": count} for day, value, count in found]
+        named = {name for name in (body.consumer, body.provider, body.party) if name} if auditor else ()
+        await self._tell(signed, body.reader, "audit/counts:query", subjects, len(days), named)
+        return {"checkpoint": at.to_json(), "days": days, "total": sum(count for _, count in a_day)}
+
+    async def story(self, signed: Signed, body: StoryBody) -> Any:
+        """What became of one record. Raises `Refused` (NOT_FOUND), the same for no record and for none of one's own."""
+        embargoes.check_reader(body.reader)
+        record = bytes.fromhex(asked("record", body.record)[1])
+        caller = signed.caller.uscc
+        async with self._connect("reading a story") as connection:
+            auditor = await control.is_auditor(connection, caller)
+            at = await trail.published(connection)
+            version = await reading.version(connection, record)
+            events = await stories.story(connection, record, version, at, caller, auditor=auditor)
+            state = await reading.admitted(connection, record)
+        parties = {value for one in events for name, value in words(one.found.entry) if name == "party"}
+        holders = list(version.holders) if version is not None and events else []
+        await self._tell(signed, body.reader, "audit/stories:show", holders, len(events), parties if auditor else ())
+        if not events:
+            raise Refused(Code.NOT_FOUND, "the log has nothing about this record that your department may read")
+        about = (
+            {} if version is None else {"item": version.item, "issuer": version.issuer, "sequence": version.sequence}
+        )
+        return {
+            "checkpoint": at.to_json(),
+            "record": {"record": record.hex(), **about, **state},
+            "events": [one.to_json() for one in events],
+        }
+
+    async def _tell(
+        self,
+        signed: Signed,
+        reader: ReaderBody,
+        what: str,
+        subjects: list[bytes],
+        returned: int,
+        parties: Iterable[str],
+    ) -> None:
+        """In the log first, and then where the departments that it concerns will find an auditor's reading."""
+        described = embargoes.described(what, reader)
+        entry = await self._log_reading(signed, signed.digest[:16], reader.operator, described, subjects, returned)
+        if parties:
+            async with self._connect("keeping a reading") as connection:
+                await embargoes.keep(connection, signed, entry, what, reader, parties)
+
+    def _subjects(self, body: FilterBody) -> list[bytes]:
+        """A person's or a firm's pseudonyms, computed for who asks. Checks what the log will say of the reader, too."""
+        embargoes.check_reader(body.reader)
+        return [] if body.subject is None else self._everywhere(body.subject)
+
     async def _wanted(
         self, connection: asyncpg.Connection, signed: Signed, body: FilterBody, subjects: Sequence[bytes]
-    ) -> Filter:
-        """The filter as the index knows it. Whoever is no auditor finds what it is a party to."""
+    ) -> tuple[Filter, bool]:
+        """The filter as the index knows it, and whether an auditor asks. Others find what they are a party to."""
         groups: list[Group] = [
-            frozenset([(name, value)]) for name in _WORDS if (value := getattr(body, name)) is not None
+            frozenset([asked(name, value)]) for name in _WORDS if (value := getattr(body, name)) is not None
         ]
         if subjects:
             groups.append(frozenset(("subject", pseudonym.hex()) for pseudonym in subjects))
-        if not await control.is_auditor(connection, signed.caller.uscc):
+        auditor = await control.is_auditor(connection, signed.caller.uscc)
+        if not auditor:
             groups.append(frozenset([("party", signed.caller.uscc)]))
-        return Filter(groups=tuple(groups), since=body.since, until=body.until)
+        return Filter(groups=tuple(groups), since=body.since, until=body.until), auditor

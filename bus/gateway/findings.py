@@ -19,7 +19,7 @@ from schemas.errors import Code, Refused
 PAGE = 1_000
 
 Connect = Callable[[str], AbstractAsyncContextManager[asyncpg.Connection]]
-LogReading = Callable[[Signed, bytes, str, str, list[bytes], int], Awaitable[None]]
+LogReading = Callable[[Signed, bytes, str, str, list[bytes], int], Awaitable[bytes]]
 
 SQL = queries(Path(__file__).with_name("findings.sql"))
 

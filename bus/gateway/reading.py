@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 
+from bus import envelope
 from bus.db import queries
 from consent.model import Status, status_after
 from schemas.errors import Code, Refused
@@ -25,6 +26,20 @@ class InForce:
 
     leaf_hash: bytes
     value: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """A record's place in its licence. `entry` is the leaf hash of the log's entry that admitted it."""
+
+    record: bytes
+    licence: bytes
+    sequence: int
+    operation: str
+    item: str
+    issuer: str
+    entry: bytes
+    holders: tuple[bytes, ...]
 
 
 async def in_force(connection: asyncpg.Connection, pseudonym: bytes, item: str, day: date) -> list[InForce]:
@@ -60,3 +75,19 @@ async def admitted(connection: asyncpg.Connection, leaf_hash: bytes) -> dict[str
         "superseded": row["superseded"],
         "status": row["status"],
     }
+
+
+async def version(connection: asyncpg.Connection, leaf_hash: bytes) -> Version | None:
+    """An admitted record's place; none if no such record is admitted."""
+    row = await connection.fetchrow(SQL["version"], leaf_hash)
+    return None if row is None else _version(row)
+
+
+async def later_versions(connection: asyncpg.Connection, than: Version) -> list[Version]:
+    """The versions of the same licence behind this one."""
+    return [_version(row) for row in await connection.fetch(SQL["later_versions"], than.licence, than.sequence)]
+
+
+def _version(row: Any) -> Version:
+    fields = dict(row)
+    return Version(holders=envelope.parse(fields.pop("value")).claims.holders, **fields)

@@ -32,3 +32,11 @@ SELECT newest.value, newest.leaf_hash, newest.operation, newest.valid_from, newe
    AND (newest.valid_until IS NULL OR newest.valid_until >= $3)
  ORDER BY newest.leaf_hash
  LIMIT $4;
+
+-- name: version
+SELECT r.leaf_hash AS record, r.licence, r.sequence, r.operation, r.item, r.issuer, r.entry, r.value
+  FROM record r WHERE r.leaf_hash = $1;
+
+-- name: later_versions
+SELECT r.leaf_hash AS record, r.licence, r.sequence, r.operation, r.item, r.issuer, r.entry, r.value
+  FROM record r WHERE r.licence = $1 AND r.sequence > $2 ORDER BY r.sequence;

@@ -20,11 +20,12 @@ import msgspec
 import structlog
 from aiokafka import AIOKafkaProducer
 
-from bus import audit, db, envelope, httpsig, metrics, pseudonyms, trustfeed
+from bus import audit, db, envelope, httpsig, merkle, metrics, pseudonyms, trustfeed
 from bus.db import postgres_errors
 from bus.gateway import control, reading
-from bus.gateway.auditing import Auditing, EntriesBody
+from bus.gateway.auditing import Auditing, CountsBody, EntriesBody, StoryBody
 from bus.gateway.control import AgreementBody, ConsentBody, SubjectBody
+from bus.gateway.embargoes import ConfirmBody, EmbargoBody, Embargoes, EmbargoesBody, ReadingsBody
 from bus.gateway.facts import seconds_to_stall
 from bus.gateway.findings import Findings, FindingsBody
 from bus.gateway.impacts import ImpactBody, Impacts
@@ -121,6 +122,7 @@ class Gateway:
         self._producer: AIOKafkaProducer | None = None
         self.findings = Findings(self._connection, self._log_reading)
         self.auditing = Auditing(self._connection, self._everywhere, self._log_reading)
+        self.embargoes = Embargoes(self._connection, self._log_reading)
         self.logfiles = LogFiles(self._connection, self._log_reading)
         self.impacts = Impacts(self._connection, self._log_reading)
         self.releases: Releases
@@ -198,6 +200,12 @@ class Gateway:
             "/v1/records:show": (self.show_record, RecordBody),
             "/v1/records:impact": (self.impacts.show, ImpactBody),
             "/v1/audit/entries:query": (self.auditing.query, EntriesBody),
+            "/v1/audit/counts:query": (self.auditing.counts, CountsBody),
+            "/v1/audit/stories:show": (self.auditing.story, StoryBody),
+            "/v1/audit/readings:list": (self.embargoes.readings, ReadingsBody),
+            "/v1/audit/embargoes": (self.embargoes.propose, EmbargoBody),
+            "/v1/audit/embargoes:confirm": (self.embargoes.confirm, ConfirmBody),
+            "/v1/audit/embargoes:list": (self.embargoes.list, EmbargoesBody),
             "/v1/audit/proofs": (self.logfiles.proofs, ProofsBody),
             "/v1/audit/tokens": (self.logfiles.issue_token, TokenBody),
             "/v1/audit/findings:list": (self.findings.list, FindingsBody),
@@ -318,7 +326,8 @@ class Gateway:
 
     async def _log_reading(
         self, signed: Signed, group: bytes, operator: str, what: str, subjects: list[bytes], returned: int
-    ) -> None:
+    ) -> bytes:
+        """The leaf hash of the entry, which is in the log when this returns."""
         body = {
             "reader": signed.caller.uscc,
             "operator": operator,
@@ -331,6 +340,7 @@ class Gateway:
         }
         values = audit.log_values(self._keyring.signer, self._origin, group, [("Reading", body)], datetime.now(UTC))
         await self.releases.append(values)
+        return merkle.leaf_hash(values[0])
 
     def _entry(self, signed: Signed) -> Callable[[Rule], list[bytes]]:
         return lambda rule: self.revisions.entries(signed, [rule])

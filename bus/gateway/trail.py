@@ -10,7 +10,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,17 @@ import asyncpg
 from bus import audit, tilestore
 from bus.audit import KINDS, Entry
 from bus.db import queries
-from bus.terms import Word, places, term, words
+from bus.terms import LISTED, Word, bit, places, term, words
 from bus.tilestore import Stored
 from bus.tlog.tiles import WIDTH
 from consent.decide import CHINA
-from schemas.errors import Code, Unavailable
+from schemas.errors import Code, Malformed, Misuse, Unavailable
 
 PAGE = 1_000
 FIRST_ROWS, MOST_ROWS = 256, 8_192  # of the index at once: a page is mostly in the first, a rare pair is soon found
 RARE = 2_000  # rows of the index: below this it does not matter which group leads
 FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(9999, 1, 1)
+MOST_CELLS = 400_000  # values and days that are counted at once: a thousand values in a year, and 30 MB of answer
 
 SQL = queries(Path(__file__).with_name("trail.sql"))
 
@@ -45,12 +46,32 @@ class Filter:
     since: datetime | None = None
     until: datetime | None = None
 
+    def __post_init__(self) -> None:
+        """Raises `Misuse` (REQUEST_MALFORMED) for a time without its offset, or of no log."""
+        for name, when in (("since", self.since), ("until", self.until)):
+            if when is not None and (when.tzinfo is None or not FIRST_DAY.year < when.year < LAST_DAY.year):
+                raise Misuse(
+                    Code.REQUEST_MALFORMED, f"{name} is a time with its offset, such as 2026-03-01T00:00:00+08:00"
+                )
+
     @property
     def days(self) -> tuple[date, date]:
         """The first and the last civil day (UTC+8) that may hold one."""
         first = FIRST_DAY if self.since is None else self.since.astimezone(CHINA).date()
         last = LAST_DAY if self.until is None else self.until.astimezone(CHINA).date()
         return first, last
+
+    @property
+    def whole_days(self) -> tuple[date, date]:
+        """The first and the last civil day. Raises `Misuse` (REQUEST_MALFORMED) if it begins or ends within one."""
+        ends = [when.astimezone(CHINA) for when in (self.since, self.until) if when is not None]
+        if any(end.time() != time.min for end in ends):
+            raise Misuse(
+                Code.REQUEST_MALFORMED,
+                "counts are of whole days: since and until are midnights of UTC+8, such as 2026-03-01T00:00:00+08:00",
+            )
+        first, last = self.days
+        return first, last if self.until is None else last - timedelta(days=1)
 
     def met_by(self, stored: Stored, entry: Entry) -> bool:
         """Whether it is truly so: the index's numbers are hashes cut short."""
@@ -64,13 +85,17 @@ class Filter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """The newest checkpoint. `note` is signed; `cosigned` has the witnesses' signatures too, on an older size."""
+    """The newest checkpoint. `note` is signed; `cosigned` has the witnesses' signatures too, on an older size.
+
+    Entries below `minimum` are not served any more (`bus.recorder.log.LogKeys.keep_years`).
+    """
 
     size: int
     root: bytes
     note: bytes
     cosigned_size: int
     cosigned: bytes | None
+    minimum: int
 
     @property
     def origin(self) -> str:
@@ -105,31 +130,93 @@ class Found:
 
 
 async def published(connection: asyncpg.Connection) -> Published:
-    """Raises `Unavailable` (AUDIT_STALLED) if nothing was published yet."""
+    """Raises `Unavailable` (AUDIT_STALLED) if nothing was published yet, or what was is not all stored."""
     row = await connection.fetchrow(SQL["checkpoint"])
     if row is None:
         raise Unavailable(Code.AUDIT_STALLED, "the log has no checkpoint yet: see that a recorder runs")
-    return Published(**row)
+    fields = dict(row)
+    if (stored := fields.pop("stored")) < row["size"]:  # what is not there yet would be taken for what never was
+        raise Unavailable(
+            Code.AUDIT_STALLED, f"the log is being read again, {stored} of {row['size']} entries: ask again later"
+        )
+    return Published(**fields)
 
 
 async def page(
-    connection: asyncpg.Connection, wanted: Filter, size: int, after: int, limit: int
+    connection: asyncpg.Connection, wanted: Filter, at: Published, after: int, limit: int
 ) -> tuple[list[Found], int | None]:
-    """The first `limit` entries behind the place `after`, of the log's first `size`; and the cursor of the next page.
+    """The first `limit` entries behind the place `after`, of what the checkpoint covers; and the next page's cursor.
 
     No cursor: there are no more now.
     """
-    limit = min(max(limit, 1), PAGE)
+    limit, after = min(max(limit, 1), PAGE), min(after, at.size)
     found: list[Found] = []
-    async for indices in _places(connection, wanted, size, after):
-        for at in range(0, len(indices), limit):  # no more entries are read than a page has
-            for stored in await tilestore.entries(connection, indices[at : at + limit]):
+    async for indices in _places(connection, wanted, at.size, max(after, at.minimum - 1)):
+        for begin in range(0, len(indices), limit):  # no more entries are read than a page has
+            for stored in await tilestore.entries(connection, indices[begin : begin + limit]):
                 entry = audit.parse(stored.value)[0]
                 if wanted.met_by(stored, entry):
                     found.append(Found(stored=stored, entry=entry))
                 if len(found) == limit:
                     return found, stored.index
     return found, None
+
+
+async def counts(connection: asyncpg.Connection, wanted: Filter, at: Published) -> list[tuple[date, int]]:
+    """Entries a civil day (UTC+8), of what the checkpoint covers: days that have some.
+
+    The index is believed: 64 bits of a hash tell the log's words apart. Raises `Misuse` as `Filter.whole_days`.
+    """
+    rows = await connection.fetch(SQL["counts"], *_matching(wanted, at))
+    return [(row["day"], row["count"]) for row in rows]
+
+
+async def counts_by(
+    connection: asyncpg.Connection, wanted: Filter, at: Published, dimension: str, today: date
+) -> list[tuple[date, str, int]]:
+    """The same for each value of a dimension with few; most entries first. An entry may have several values, or none.
+
+    Raises `Misuse` as `Filter.whole_days` and for a dimension of many values; `Malformed` (REQUEST_TOO_LARGE).
+    """
+    if dimension not in LISTED:
+        raise Misuse(Code.REQUEST_MALFORMED, f"by is one of: {', '.join(sorted(LISTED))}")
+    first, last = wanted.whole_days
+    opened = await connection.fetchval(SQL["first_day"]) or today
+    days = max((min(last, today) - max(first, opened)).days + 1, 1)
+    values = [row["value"] for row in await connection.fetch(SQL["values"], dimension, MOST_CELLS + 1)]
+    if len(values) * days > MOST_CELLS:
+        raise Malformed(
+            Code.REQUEST_TOO_LARGE,
+            f"{days} days of {len(values)} values of {dimension}: ask for {MOST_CELLS // len(values)} days at once, "
+            "with since and until",
+        )
+    terms = [term((dimension, value)) for value in values]
+    rows = await connection.fetch(SQL["counts_by"], *_matching(wanted, at), terms, values)
+    return [(row["day"], row["value"], row["count"]) for row in rows]
+
+
+def _matching(wanted: Filter, at: Published) -> tuple[Any, ...]:
+    """What `log_matches` takes: terms, the group of each, how many groups; days; the first and the last bundle, and
+    which of their entries count.
+    """
+    groups = wanted.groups or (ANY_KIND,)
+    numbered = [(term(word), number) for number, group in enumerate(groups) for word in group]
+    (oldest, before), (newest, covered) = divmod(at.minimum, WIDTH), divmod(at.size, WIDTH)
+    return (
+        [one for one, _ in numbered],
+        [number for _, number in numbered],
+        len(groups),
+        *wanted.whole_days,
+        oldest,
+        _bits(before, WIDTH),
+        newest,
+        _bits(0, covered),
+    )
+
+
+def _bits(first: int, end: int) -> asyncpg.BitString:
+    """The bits of a bundle's entries from one place until before another."""
+    return asyncpg.BitString.from_int(sum(map(bit, range(first, end))), length=WIDTH)
 
 
 async def _places(connection: asyncpg.Connection, wanted: Filter, size: int, after: int) -> Any:

@@ -1,5 +1,8 @@
 -- name: checkpoint
-SELECT size, root, note, cosigned_size, cosigned FROM log_checkpoint WHERE id = 1;
+SELECT c.size, c.root, c.note, c.cosigned_size, c.cosigned, COALESCE(s.minimum, 0) AS minimum,
+       COALESCE(s.size, 0) AS stored
+  FROM log_checkpoint c LEFT JOIN log_state s ON s.id = 1
+ WHERE c.id = 1;
 
 -- name: opened
 SELECT opened FROM log_bundle WHERE number = $1;
@@ -26,3 +29,24 @@ SELECT l.day, l.bundle, bit_or(l.bits) AS bits
   FROM unnest($2::date[], $3::integer[]) AS want(day, bundle)
   JOIN log_term l ON l.term = ANY($1::bigint[]) AND l.day = want.day AND l.bundle = want.bundle
  GROUP BY l.day, l.bundle;
+
+-- name: first_day
+SELECT opened FROM log_bundle WHERE number = 0;
+
+-- name: values
+-- Of a dimension with few.
+SELECT value FROM log_word WHERE dimension = $1 ORDER BY value LIMIT $2;
+
+-- name: counts
+SELECT day, sum(bit_count(bits))::bigint AS count
+  FROM log_matches($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ GROUP BY day HAVING sum(bit_count(bits)) > 0 ORDER BY day;
+
+-- name: counts_by
+-- The same, of those that have a word ($11), too, whose term is $10. Read by the terms' keys, whatever the planner thinks.
+SELECT m.day, word.value, sum(bit_count(m.bits & l.bits))::bigint AS count
+  FROM unnest($10::bigint[], $11::text[]) AS word(term, value)
+ CROSS JOIN LATERAL (SELECT day, bundle, bits FROM log_term
+                      WHERE term = word.term AND day BETWEEN $4 AND $5 AND bundle BETWEEN $6 AND $8 OFFSET 0) AS l
+  JOIN log_matches($1, $2, $3, $4, $5, $6, $7, $8, $9) AS m USING (day, bundle)
+ GROUP BY m.day, word.value HAVING sum(bit_count(m.bits & l.bits)) > 0 ORDER BY m.day, count DESC, word.value;

@@ -347,8 +347,7 @@ class World:
         found: list[Found] = []
 
         async def there() -> bool:
-            size = (await trail.published(self.db)).size
-            found[:], _ = await trail.page(self.db, wanted, size, -1, trail.PAGE)
+            found[:], _ = await trail.page(self.db, wanted, await trail.published(self.db), -1, trail.PAGE)
             return len(found) >= count
 
         await self.until(there)
