@@ -15,6 +15,7 @@ a database that was restored reads the topic until it is where it was. Gateways 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ ALIVE_SECONDS = 5.0  # a poll takes half a second at most: a loop that is silent
 LOOK_SECONDS = 5.0  # a small log is looked at whole before the first signature, a large one while it goes on
 SCRUB_SECONDS = 24 * 3600.0
 ASK_SECONDS = 20.0
+POLL_BUNDLES = 2  # some 50 ms of work, half a MiB of entries
 AUDIT = TopicPartition(audit.TOPIC, 0)
 
 SQL = queries(Path(__file__).with_name("log.sql"))
@@ -154,6 +156,11 @@ class Log:
             raise _truncated(f"there is no offset {self._next} any more: its reader was put at {position}")
         self._alive = monotonic()
 
+    @property
+    def room(self) -> int:
+        """How many entries to poll for: a poll of so many ends with a bundle, and no bundle is written twice."""
+        return POLL_BUNDLES * WIDTH - self._state.edge.size % WIDTH
+
     async def integrate(
         self, connection: asyncpg.Connection, records: Sequence[Any], first: int, advance: Callable[[], Awaitable[None]]
     ) -> None:
@@ -168,9 +175,8 @@ class Log:
         grown = growth.grow(self._state, messages, entries.get)
         try:
             async with postgres_errors("writing the log"), connection.transaction():
-                await (
-                    advance()
-                )  # first: a recorder that was deposed waits here for the other, and finds that it has gone on
+                # First: a recorder that was deposed waits here for the other, and finds that it has gone on.
+                await advance()
                 await self._write(connection, grown)
         except (asyncpg.UniqueViolationError, asyncpg.RaiseError) as exc:
             detail = f"something is stored already behind the log's end, {self._state.edge.size} entries: {exc}"
@@ -191,8 +197,8 @@ class Log:
         for _, error in failed:
             metrics.AUDIT_ENTRIES.labels(kind="refused").inc()
             log.error("audit_entry_refused", code=error.code, detail=error.detail)
-        for entry in found.values():
-            metrics.AUDIT_ENTRIES.labels(kind=entry.kind).inc()
+        for kind, count in Counter(entry.kind for entry in found.values()).items():
+            metrics.AUDIT_ENTRIES.labels(kind=kind).inc(count)
         return found
 
     def _verify(self, values: Sequence[bytes]) -> tuple[dict[bytes, Entry], list[tuple[bytes, DeptbusError]]]:
@@ -206,7 +212,7 @@ class Log:
         return found, failed
 
     async def _write(self, connection: asyncpg.Connection, grown: Growth) -> None:
-        for month in growth.months(grown.bundles) - self._months:
+        for month in growth.months(grown) - self._months:
             await connection.execute(SQL["partitions"], month)
             self._months.add(month)
         edge = self._state.edge
@@ -223,14 +229,20 @@ class Log:
             [tile.number for tile in grown.tiles],
             list(grown.tiles.values()),
         )
-        rows = [(*key, asyncpg.BitString.frombytes(bits.to_bytes(32))) for key, bits in sorted(grown.terms.items())]
-        old = [row for row in rows if row[2] == open_bundle]
+        old = [
+            (term, day, bundle, asyncpg.BitString.frombytes(bits.to_bytes(WIDTH // 8)))
+            for (day, bundle), bits_of in grown.terms.items()
+            if bundle == open_bundle
+            for term, bits in bits_of.items()
+        ]
         if old:
             await connection.execute(SQL["add_terms"], *map(list, zip(*old, strict=True)))
-        await connection.copy_records_to_table(
+        new = growth.copied({where: bits_of for where, bits_of in grown.terms.items() if where[1] != open_bundle})
+        await connection.copy_to_table(
             "log_term",
-            records=[row for row in rows if row[2] != open_bundle],
+            source=memoryview(new),  # the driver would take bytes for a path
             columns=["term", "day", "bundle", "bits"],
+            format="binary",
         )
         fresh = sorted(grown.words - self._words)
         if fresh:

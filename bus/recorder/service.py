@@ -195,8 +195,9 @@ class Recorder:
         try:
             while True:
                 starts = {tp: await reader.position(tp) for tp in reader.assignment()}
+                most = self._audit_log.room if AUDIT in starts else POLL_RECORDS
                 async with kafka_errors("polling"):
-                    polled = await reader.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
+                    polled = await reader.getmany(timeout_ms=POLL_MS, max_records=most)
                 if AUDIT in starts:
                     self._audit_log.polled(starts[AUDIT])
                 if not polled:
