@@ -141,6 +141,7 @@ async def add_org(
     issues: Sequence[tuple[str, str]],
     receives: Sequence[str],
     auditor: bool = False,
+    portal: bool = False,
 ) -> Identity:
     """A department joins: keys, certificates, KemKey, pseudonym keys. `issues` are (item, region prefix).
 
@@ -159,7 +160,7 @@ async def add_org(
         identity.save(folder)
     connection = await db.connect(dsn)
     try:
-        await control.add_org(connection, uscc, name, auditor=auditor)
+        await control.add_org(connection, uscc, name, auditor=auditor, portal=portal)
         for item, region in issues:
             await control.add_issuer(connection, item, uscc, region)
     finally:

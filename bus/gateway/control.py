@@ -70,10 +70,12 @@ class ConsentBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     evidence: str = ""
 
 
-async def add_org(connection: asyncpg.Connection, uscc: str, name: str, *, auditor: bool = False) -> None:
+async def add_org(
+    connection: asyncpg.Connection, uscc: str, name: str, *, auditor: bool = False, portal: bool = False
+) -> None:
     """A department that joins, or joins again. Raises `Refused` (STATE_INVALID) if another has its name."""
     try:
-        await connection.execute(SQL["add_org"], uscc, name, auditor)
+        await connection.execute(SQL["add_org"], uscc, name, auditor, portal)
     except asyncpg.UniqueViolationError as exc:
         raise Refused(Code.STATE_INVALID, f"another department is called {name}") from exc
 
@@ -86,7 +88,7 @@ async def add_issuer(connection: asyncpg.Connection, item: str, uscc: str, regio
 
 
 async def orgs(connection: asyncpg.Connection) -> list[dict[str, Any]]:
-    """Everyone who has joined: uscc, name, suspended, auditor, and `issues` as `item` or `item:division`."""
+    """Everyone who has joined: uscc, name, suspended, auditor, portal, and `issues` as `item` or `item:division`."""
     return [dict(row) for row in await connection.fetch(SQL["orgs"])]
 
 
@@ -260,6 +262,11 @@ async def consents_of(connection: asyncpg.Connection, caller: str, pseudonym: by
 async def is_auditor(connection: asyncpg.Connection, caller: str) -> bool:
     """Whether a department may read the whole trail."""
     return bool(await connection.fetchval(SQL["is_auditor"], caller))
+
+
+async def is_portal(connection: asyncpg.Connection, caller: str) -> bool:
+    """Whether persons and firms ask through a department who has opened their data."""
+    return bool(await connection.fetchval(SQL["is_portal"], caller))
 
 
 async def _party(connection: asyncpg.Connection, caller: str, consent: Consent) -> bool:

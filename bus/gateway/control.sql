@@ -1,12 +1,12 @@
 -- name: add_org
-INSERT INTO org (uscc, name, auditor) VALUES ($1, $2, $3)
-ON CONFLICT (uscc) DO UPDATE SET auditor = org.auditor OR EXCLUDED.auditor;
+INSERT INTO org (uscc, name, auditor, portal) VALUES ($1, $2, $3, $4)
+ON CONFLICT (uscc) DO UPDATE SET auditor = org.auditor OR EXCLUDED.auditor, portal = org.portal OR EXCLUDED.portal;
 
 -- name: add_issuer
 INSERT INTO issuer (item, uscc, region) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
 
 -- name: orgs
-SELECT o.uscc, o.name, o.suspended, o.auditor,
+SELECT o.uscc, o.name, o.suspended, o.auditor, o.portal,
        ARRAY(SELECT CASE i.region WHEN '' THEN i.item ELSE i.item || ':' || i.region END
                FROM issuer i WHERE i.uscc = o.uscc ORDER BY 1) AS issues
   FROM org o ORDER BY o.name;
@@ -16,6 +16,9 @@ SELECT EXISTS (SELECT 1 FROM issuer WHERE item = $1 AND uscc = $2);
 
 -- name: is_auditor
 SELECT auditor FROM org WHERE uscc = $1;
+
+-- name: is_portal
+SELECT portal AND NOT suspended FROM org WHERE uscc = $1;
 
 -- name: known
 SELECT EXISTS (SELECT 1 FROM org WHERE uscc = $1);

@@ -13,6 +13,8 @@ from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, table
 from schemas.errors import Code, Misuse
 
+_REMARKS = ("auditor", "portal", "suspended")
+
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
@@ -30,6 +32,9 @@ def register(app: typer.Typer) -> None:
             list[str] | None, typer.Option("--receives", help="ITEM that it may receive; may be repeated.")
         ] = None,
         auditor: Annotated[bool, typer.Option("--auditor", help="May read the whole audit trail (审计).")] = False,
+        portal: Annotated[
+            bool, typer.Option("--portal", help="Persons and firms ask through it who has opened their data.")
+        ] = False,
         home: HomeOption = None,
         json: Json = False,
     ) -> None:
@@ -48,6 +53,7 @@ def register(app: typer.Typer) -> None:
             issues=[_issued(text) for text in issues or ()],
             receives=receives or (),
             auditor=auditor,
+            portal=portal,
         )
         document = {
             "name": identity.name,
@@ -71,8 +77,7 @@ def register(app: typer.Typer) -> None:
         finally:
             await connection.close()
         rows = [
-            (o["name"], o["uscc"], ", ".join(o["issues"]), _remarks(auditor=o["auditor"], suspended=o["suspended"]))
-            for o in orgs
+            (o["name"], o["uscc"], ", ".join(o["issues"]), ", ".join(one for one in _REMARKS if o[one])) for o in orgs
         ]
         emit(orgs, as_json=json, human=lambda: table("Departments", ("name", "credit code", "issues", ""), rows))
 
@@ -80,7 +85,3 @@ def register(app: typer.Typer) -> None:
 def _issued(text: str) -> tuple[str, str]:
     item, _, region = text.partition(":")
     return item, region
-
-
-def _remarks(*, auditor: bool, suspended: bool) -> str:
-    return ", ".join(word for word, is_so in (("auditor", auditor), ("suspended", suspended)) if is_so)
