@@ -1,5 +1,8 @@
 """`make faults`: SIGKILL of every part while records flow, then count. `build/faults.json` has a row a kill.
 
+Three things are tried: every part under a load of records (here), the gateways while the recorder is stopped
+(`tests.faults.stall`), and the audit log through a hundred and more deaths of its recorder (`tests.faults.log`).
+
 A load publishes fresh firms and feeds them to a subscriber that writes to a sink exactly once; on its way several parts
 are killed, each at a random 10–90 % of the records (one load a kill would take an hour; a load that bears three or four
 kills bears each). The feeder stays within sight of the sink, so that every part is at work whenever one is killed. At
@@ -17,10 +20,11 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -29,13 +33,17 @@ from bus import audit, envelope
 from bus.kafka import bounded, consumer, partitions_of
 from deploy.stack.child import Child, log_tail
 from schemas.errors import DeptbusError
+from tests.faults.doomed import POINTS
 from tests.faults.firms import credit_code
+from tests.faults.log import RANDOM_KILLS, Backlog, Death, Trial, at_random, every_point
 from tests.faults.plant import ITEM, SECTION, Plant, kill
+from tests.faults.stall import Stall, stall
 from tests.report import ROOT, write_report
 
 # Which parts one load loses: `publisher` and `adapter` each feed one.
 LOADS = (("publisher", "subscriber", "gateway", "kafka"), ("adapter", "recorder", "postgres"))
 TARGETS = tuple(target for load in LOADS for target in load)
+EXTRA = ("stall", "log")
 LOAD_SECONDS = 240.0
 POLL_SECONDS = 0.05
 AWAY = 3  # exit code of a load process whose engine was away: it is started again
@@ -393,47 +401,83 @@ class Course:
         return self.done
 
 
-async def run(course: Course) -> list[Kill]:
-    """On a plant of its own, with a bar on stderr."""
+@dataclass(slots=True)
+class Outcome:
+    """What everything that was tried came to."""
+
+    rounds: list[Kill] = field(default_factory=list)
+    stall: Stall | None = None
+    log: list[Death] = field(default_factory=list)
+    backlog: Backlog | None = None
+
+    @property
+    def bad(self) -> list[Any]:
+        """What broke a promise."""
+        rows = [*self.rounds, *self.log, *(one for one in (self.stall, self.backlog) if one is not None)]
+        return [row for row in rows if not row.good]
+
+
+async def run(course: Course, extra: Collection[str], kills: int) -> Outcome:
+    """Each on a plant of its own, with a bar on stderr."""
+    outcome = Outcome(rounds=course.done)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with tempfile.TemporaryDirectory(prefix="deptbus-faults-") as folder:
-        plant = Plant(Path(folder))
-        try:
-            with Progress(*columns, disable=not sys.stderr.isatty()) as progress:
-                task = progress.add_task("kill -9", total=course.rounds * len(course.targets))
+    deaths = (2 * len(POINTS) + 1 + kills + 1) if "log" in extra else 0
+    with (
+        tempfile.TemporaryDirectory(prefix="deptbus-faults-") as folder,
+        Progress(*columns, disable=not sys.stderr.isatty()) as progress,
+    ):
+        task = progress.add_task("kill -9", total=course.rounds * len(course.targets) + deaths)
+        progress.console.file = sys.stderr
 
-                def said(row: Kill) -> None:
-                    progress.advance(task)
-                    progress.console.print(json.dumps(asdict(row), ensure_ascii=False), markup=False, soft_wrap=True)
+        def said(row: Any) -> None:
+            progress.advance(task)
+            progress.console.print(json.dumps(asdict(row), ensure_ascii=False), markup=False, soft_wrap=True)
 
-                progress.console.file = sys.stderr
+        if course.targets or "stall" in extra:
+            plant = Plant(Path(folder) / "plant")
+            try:
                 await plant.up()
                 await course.run(plant, said)
-        finally:
-            plant.down()
-    return course.done
+                if "stall" in extra:
+                    outcome.stall = await stall(plant)
+            finally:
+                plant.down()
+        if "log" in extra:
+            async with Trial(Path(folder) / "log") as trial:
+                outcome.log += await every_point(trial, said)
+                outcome.log += await at_random(trial, kills, course.seed, said)
+                outcome.backlog = await trial.backlog()
+    return outcome
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--target", choices=TARGETS, action="append")
+    parser.add_argument("--target", choices=(*TARGETS, *EXTRA), action="append")
     parser.add_argument("--rounds", type=int, default=FULL_ROUNDS)
     parser.add_argument("--records", type=int, default=FULL_RECORDS)
+    parser.add_argument("--kills", type=int, default=RANDOM_KILLS, help="of the log's recorder, at random")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 1_000_000)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     begun = time.monotonic()
-    course = Course(records=given.records, seed=given.seed, targets=tuple(given.target or TARGETS), rounds=given.rounds)
-    done = asyncio.run(run(course))
+    wanted = given.target or (*TARGETS, *EXTRA)
+    targets = [target for target in TARGETS if target in wanted]
+    course = Course(records=given.records, seed=given.seed, targets=targets, rounds=given.rounds)
+    outcome = asyncio.run(run(course, wanted, given.kills))
     document = write_report(
-        "faults", seconds=time.monotonic() - begun, seed=given.seed, rounds=[asdict(one) for one in done]
+        "faults",
+        seconds=time.monotonic() - begun,
+        seed=given.seed,
+        rounds=[asdict(one) for one in outcome.rounds],
+        stall=None if outcome.stall is None else asdict(outcome.stall),
+        log=[{"kill": at, **asdict(one), "same_tree": one.same_tree} for at, one in enumerate(outcome.log, 1)],
+        backlog=None if outcome.backlog is None else asdict(outcome.backlog),
     )
     if given.json:
         print(json.dumps(document, ensure_ascii=False))
-    bad = [one for one in done if not one.good]
-    for one in bad:
+    for one in outcome.bad:
         print(f"broken: {one}", file=sys.stderr)
-    sys.exit(1 if bad or not done else 0)
+    sys.exit(1 if outcome.bad else 0)
 
 
 if __name__ == "__main__":

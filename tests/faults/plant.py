@@ -106,20 +106,26 @@ class Plant:
                 self.children[name] = postgres.run(self.folder / "postgres", self.postgres_port, logs)
                 await _until(self._postgres_answers)
             case _:
-                metrics = self.metrics_ports[0 if name == "gateway" else 1]
-                arguments: list[str | Path] = [
-                    *(sys.executable, "-m", "deploy.process", name, "--bus", self.folder / "bus"),
-                    *("--kafka", self.kafka, "--postgres-file", self.folder / "dsn"),
-                    *("--port", str(self.gateway_port), "--metrics-port", str(metrics)),
-                ]
+                arguments = [sys.executable, "-m", "deploy.process", *self.arguments(name)]
 
                 async def ready() -> None:
                     # An engine that is away at the wrong moment ends it: an operator's supervisor starts it again.
                     if name not in self.children or self.children[name].process.poll() is not None:
                         self.children[name] = start(name, arguments, log)
-                    await _ready(f"http://127.0.0.1:{metrics}/readyz")
+                    await _ready(f"{self.metrics(name)}/readyz")
 
                 await _until(ready)
+
+    def arguments(self, name: str) -> list[str | Path]:
+        """Of `deploy.process` for the gateway or the recorder."""
+        return [
+            *(name, "--bus", self.folder / "bus", "--kafka", self.kafka, "--postgres-file", self.folder / "dsn"),
+            *("--port", str(self.gateway_port), "--metrics-port", self.metrics(name).rpartition(":")[2]),
+        ]
+
+    def metrics(self, name: str) -> str:
+        """Where the gateway or the recorder has its metrics and probes."""
+        return f"http://127.0.0.1:{self.metrics_ports[0 if name == 'gateway' else 1]}"
 
     def load(self, name: str, *arguments: Any) -> Child:
         """A process of the load: publisher, adapter or subscriber."""

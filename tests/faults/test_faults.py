@@ -27,7 +27,9 @@ from schemas.catalogue import Catalogue
 from schemas.errors import Unavailable
 from schemas.operations import Operation
 from tests.faults.__main__ import LOADS, TARGETS, TOPIC, Course, Kill, _ends, _on_topic, one_load
+from tests.faults.doomed import POINTS, WHEN
 from tests.faults.firms import firm
+from tests.faults.log import Trial, every_point
 from tests.faults.plant import ITEM, Plant
 
 RECORDS = 2_000
@@ -55,6 +57,17 @@ class TestKills:
         assert [row.target for row in rows] == list(parts)
         for row in rows:
             assert row.good, row
+
+
+class TestLog:
+    async def test_a_death_at_each_commit_point_leaves_the_same_tree(self, tmp_path: Path) -> None:
+        """Before and after it: the next recorder goes on, and what was ever signed is one history."""
+        async with Trial(tmp_path) as trial:
+            deaths = await every_point(trial)
+        assert [death.point for death in deaths[:-1]] == [f"{point}-{when}" for point in POINTS for when in WHEN]
+        assert [death for death in deaths if not death.good] == []
+        assert deaths[-1].entries > deaths[0].entries > 0
+        assert deaths[-1].checkpoints > len(POINTS)
 
 
 class TestJudgement:
