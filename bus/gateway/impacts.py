@@ -11,8 +11,9 @@ import msgspec
 
 from bus import impact
 from bus.db import queries
-from bus.gateway import control, trail
+from bus.gateway import control, embargoes, trail
 from bus.gateway.auditing import Connect, LogReading
+from bus.gateway.embargoes import ReaderBody
 from bus.gateway.trail import Found, Published
 from bus.httpsig import Signed
 from bus.impact import Derived, Opening, Root
@@ -22,9 +23,10 @@ SQL = queries(Path(__file__).with_name("impacts.sql"))
 
 
 class ImpactBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """`POST /v1/records:impact`: a record by its leaf hash, in hex."""
+    """`POST /v1/records:impact`: a record by its leaf hash, in hex; `reader` as of any question of an auditor's."""
 
     record: str
+    reader: ReaderBody = ReaderBody()
 
 
 class Impacts:
@@ -39,15 +41,15 @@ class Impacts:
 
         Whoever neither issued, opened nor derived from it is refused (NOT_FOUND), as if there were no such record.
         """
+        embargoes.check_reader(body.reader)
         record = _leaf_hash(body.record)
         caller = signed.caller.uscc
         async with self._connect("looking for who relied on a record") as connection:
             row = await connection.fetchrow(SQL["record"], record)
             if row is None:
                 raise _unknown()
-            everything = caller in (row["issuer"], row["licence_issuer"]) or await control.is_auditor(
-                connection, caller
-            )
+            auditor = await control.is_auditor(connection, caller)
+            everything = auditor or caller in (row["issuer"], row["licence_issuer"])
             at = await trail.published(connection)
             openings = (await impact.openings(connection, [row["licence"]], at)).get(row["licence"], [])
             (derived,), whole = await impact.derived(connection, [Root(row["licence"])])
@@ -59,8 +61,14 @@ class Impacts:
             if not openings and not derived:
                 raise _unknown()
         openers = _openers(openings)
-        returned = len(openers) + len(derived)
-        await self._log_reading(signed, signed.digest[:16], "", "records:impact", list(row["subjects"]), returned)
+        what, returned = embargoes.described("records:impact", body.reader), len(openers) + len(derived)
+        entry = await self._log_reading(
+            signed, signed.digest[:16], body.reader.operator, what, list(row["subjects"]), returned
+        )
+        if auditor:  # whom her reading concerns will be shown it
+            concerned = {row["licence_issuer"], *(one["consumer"] for one in openers), *(one.issuer for one in derived)}
+            async with self._connect("keeping a reading") as connection:
+                await embargoes.keep(connection, signed, entry, "records:impact", body.reader, concerned)
         return {
             "checkpoint": at.to_json(),
             "record": record.hex(),

@@ -24,6 +24,7 @@ _NAMES = {
     "Admitted": "admitted",
     "Reading": "looked up",
     "Voided": "voided",
+    "Impact": "impact told",
     "Conflict": "conflict",
     "Ruling": "ruling",
     "ErasureStarted": "erasure started",
