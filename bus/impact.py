@@ -86,7 +86,7 @@ async def openings(
     """
     found: dict[bytes, list[Opening]] = {}
     async for page in every(connection, _filter("licence", licences, kind="Decision", decision="PERMIT"), at):
-        taken_back = await _voided(connection, page, at)
+        taken_back = await voided(connection, page, at)
         for one in page:
             if one.entry.leaf_hash not in taken_back:
                 found.setdefault(one.entry.body["licence"], []).append(_opening(one))
@@ -143,7 +143,8 @@ async def said(connection: asyncpg.Connection, records: Collection[bytes], at: P
     return found
 
 
-async def _voided(connection: asyncpg.Connection, page: Sequence[Found], at: Published) -> set[bytes]:
+async def voided(connection: asyncpg.Connection, page: Sequence[Found], at: Published) -> set[bytes]:
+    """Those of these decisions, by leaf hash, that were taken back before a key left."""
     about = {one.entry.leaf_hash for one in page}
     return {
         one.entry.body["entry"]

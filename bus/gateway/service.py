@@ -33,7 +33,9 @@ from bus.gateway.keyring import Keyring
 from bus.gateway.logfiles import LogFiles, ProofsBody, TokenBody
 from bus.gateway.release import Releases
 from bus.gateway.revisions import Revisions, Rule
+from bus.gateway.scorecards import ScorecardBody, Scorecards
 from bus.gateway.sessions import SessionKeys
+from bus.gateway.usages import PeriodBody, Usages, UsagesBody
 from bus.httpsig import Signed
 from bus.kafka import bounded, kafka_errors, producer
 from bus.messages import KeyRequest, Read, check_texts
@@ -125,6 +127,8 @@ class Gateway:
         self.embargoes = Embargoes(self._connection, self._log_reading)
         self.logfiles = LogFiles(self._connection, self._log_reading)
         self.impacts = Impacts(self._connection, self._log_reading)
+        self.scorecards = Scorecards(self._connection, self._log_reading)
+        self.usages = Usages(self._connection, self._everywhere, self._log_reading, catalogue)
         self.releases: Releases
         self.revisions: Revisions
 
@@ -209,6 +213,9 @@ class Gateway:
             "/v1/audit/proofs": (self.logfiles.proofs, ProofsBody),
             "/v1/audit/tokens": (self.logfiles.issue_token, TokenBody),
             "/v1/audit/findings:list": (self.findings.list, FindingsBody),
+            "/v1/scorecards:show": (self.scorecards.show, ScorecardBody),
+            "/v1/subjects/usages:query": (self.usages.query, UsagesBody),
+            "/v1/subjects/usages:period": (self.usages.period, PeriodBody),
         }
 
     async def create_agreement(self, signed: Signed, body: AgreementBody) -> Any:

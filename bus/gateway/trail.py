@@ -195,13 +195,31 @@ async def counts_by(
     return [(row["day"], row["value"], row["count"]) for row in rows]
 
 
+async def listed(connection: asyncpg.Connection, dimension: str) -> list[Word]:
+    """The words of a dimension with few values that the log has."""
+    rows = await connection.fetch(SQL["values"], dimension, MOST_CELLS)
+    return [(dimension, row["value"]) for row in rows]
+
+
+async def cross(
+    connection: asyncpg.Connection, wanted: Filter, at: Published, axes: tuple[list[Word], list[Word], list[Word]]
+) -> dict[tuple[Word, Word, Word], int]:
+    """How many entries have a word of each axis, by these words, as `counts` counts: combinations that some have."""
+    numbers = {term(word): word for axis in axes for word in axis}
+    terms = [[term(word) for word in axis] for axis in axes]
+    async with connection.transaction(readonly=True):
+        await connection.execute(SQL["hashed"])
+        rows = await connection.fetch(SQL["cross"], *_matching(wanted, at), *terms)
+    return {(numbers[row["one"]], numbers[row["two"]], numbers[row["three"]]): row["count"] for row in rows}
+
+
 def _matching(wanted: Filter, at: Published) -> tuple[Any, ...]:
     """What `log_matches` takes: terms, the group of each, how many groups; days; the first and the last bundle, and
     which of their entries count.
     """
     groups = wanted.groups or (ANY_KIND,)
     numbered = [(term(word), number) for number, group in enumerate(groups) for word in group]
-    (oldest, before), (newest, covered) = divmod(at.minimum, WIDTH), divmod(at.size, WIDTH)
+    oldest, before = divmod(at.minimum, WIDTH)
     return (
         [one for one, _ in numbered],
         [number for _, number in numbered],
@@ -209,9 +227,14 @@ def _matching(wanted: Filter, at: Published) -> tuple[Any, ...]:
         *wanted.whole_days,
         oldest,
         _bits(before, WIDTH),
-        newest,
-        _bits(0, covered),
+        *edge(at),
     )
+
+
+def edge(at: Published) -> tuple[int, asyncpg.BitString]:
+    """The last bundle that the checkpoint covers, and which of its entries: maybe none."""
+    newest, covered = divmod(at.size, WIDTH)
+    return newest, _bits(0, covered)
 
 
 def _bits(first: int, end: int) -> asyncpg.BitString:

@@ -50,3 +50,26 @@ SELECT m.day, word.value, sum(bit_count(m.bits & l.bits))::bigint AS count
                       WHERE term = word.term AND day BETWEEN $4 AND $5 AND bundle BETWEEN $6 AND $8 OFFSET 0) AS l
   JOIN log_matches($1, $2, $3, $4, $5, $6, $7, $8, $9) AS m USING (day, bundle)
  GROUP BY m.day, word.value HAVING sum(bit_count(m.bits & l.bits)) > 0 ORDER BY m.day, count DESC, word.value;
+
+-- name: hashed
+-- Before `cross`: the planner can't know how few rows are left of a join on bits, and would look each up in all others.
+SET LOCAL enable_nestloop = off;
+
+-- name: cross
+-- Of the same entries how many have a term of each axis ($10, $11, $12). Narrowed one axis after the other: no more rows
+-- are made than there are entries.
+WITH matched AS MATERIALIZED (SELECT day, bundle, bits FROM log_matches($1, $2, $3, $4, $5, $6, $7, $8, $9)),
+     first AS MATERIALIZED (
+       SELECT m.day, m.bundle, l.term AS one, m.bits & l.bits AS bits
+         FROM log_term l JOIN matched m USING (day, bundle)
+        WHERE l.term = ANY($10::bigint[]) AND l.day BETWEEN $4 AND $5 AND l.bundle BETWEEN $6 AND $8
+          AND bit_count(m.bits & l.bits) > 0),
+     second AS MATERIALIZED (
+       SELECT f.day, f.bundle, f.one, l.term AS two, f.bits & l.bits AS bits
+         FROM log_term l JOIN first f USING (day, bundle)
+        WHERE l.term = ANY($11::bigint[]) AND l.day BETWEEN $4 AND $5 AND l.bundle BETWEEN $6 AND $8
+          AND bit_count(f.bits & l.bits) > 0)
+SELECT s.one, s.two, l.term AS three, sum(bit_count(s.bits & l.bits))::bigint AS count
+  FROM log_term l JOIN second s USING (day, bundle)
+ WHERE l.term = ANY($12::bigint[]) AND l.day BETWEEN $4 AND $5 AND l.bundle BETWEEN $6 AND $8
+ GROUP BY s.one, s.two, l.term HAVING sum(bit_count(s.bits & l.bits)) > 0;

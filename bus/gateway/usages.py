@@ -1,0 +1,147 @@
+"""Who opened a subject's data, when, for what and on which ground: asked by a portal, for the subject.
+
+The bus knows persons and firms by their departments alone. So a department that they come to, a service counter or a
+site (a *portal*, `deptbus org add --portal`), asks for them, and answers for having made sure who they are. Auditors
+may ask, too. Each asking is an entry of the log, with the subject's pseudonyms, before it is answered.
+
+A usage is a decision of the log that opened a section of a licence of which the subject is the holder or a co-holder.
+Refusals opened nothing and are none; one that was taken back before a key left is marked. Readings of the log itself
+are none either: an auditor's stays between auditors until its embargo ends (`bus/gateway/embargoes.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from bus import impact, tilestore
+from bus.db import queries
+from bus.gateway import control, embargoes, trail
+from bus.gateway.auditing import NOBODY, Connect, LogReading
+from bus.gateway.control import SubjectBody
+from bus.gateway.embargoes import ReaderBody
+from bus.gateway.trail import Filter, Found
+from bus.httpsig import Signed
+from bus.terms import words
+from consent.purposes import GROUNDS, PURPOSES
+from schemas.catalogue import Catalogue
+from schemas.errors import Code, Refused
+
+SQL = queries(Path(__file__).with_name("usages.sql"))
+WHAT = "subjects/usages:query"
+
+
+class UsagesBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`POST /v1/subjects/usages:query`. Times are the log's own, `since` inclusive, `until` not.
+
+    `after` is the `next` of the page before. `reader.operator` is who asks at the portal, by its own id.
+    """
+
+    subject: SubjectBody
+    since: datetime | None = None
+    until: datetime | None = None
+    after: int = -1
+    limit: int = 100
+    reader: ReaderBody = NOBODY
+
+
+class PeriodBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`POST /v1/subjects/usages:period`; nothing to say."""
+
+
+class Usages:
+    """A portal's questions, over a gateway's connections, its pseudonyms and its catalogue."""
+
+    def __init__(
+        self,
+        connect: Connect,
+        everywhere: Callable[[SubjectBody], list[bytes]],
+        log_reading: LogReading,
+        catalogue: Catalogue,
+    ) -> None:
+        self._connect = connect
+        self._everywhere = everywhere
+        self._log_reading = log_reading
+        self._catalogue = catalogue
+
+    async def query(self, signed: Signed, body: UsagesBody) -> Any:
+        """A page of usages in the log's order, and the checkpoint that it is true at.
+
+        Raises `Refused` (REQUEST_FORBIDDEN) for who is neither a portal nor an auditor.
+        """
+        embargoes.check_reader(body.reader)
+        subjects = self._everywhere(body.subject)
+        groups = (
+            frozenset(("subject", pseudonym.hex()) for pseudonym in subjects),
+            frozenset([("kind", "Decision")]),
+            frozenset([("decision", "PERMIT")]),
+        )
+        async with self._connect("reading who opened a subject's data") as connection:
+            auditor = await _may_ask(connection, signed)
+            at = await trail.published(connection)
+            wanted = Filter(groups=groups, since=body.since, until=body.until)
+            found, following = await trail.page(connection, wanted, at, body.after, body.limit)
+            voided = await impact.voided(connection, found, at)
+            names = await _names(connection, found)
+        what = embargoes.described(WHAT, body.reader)
+        entry = await self._log_reading(signed, signed.digest[:16], body.reader.operator, what, subjects, len(found))
+        if auditor:
+            parties = {value for one in found for name, value in words(one.entry) if name == "party"}
+            async with self._connect("keeping a reading") as connection:
+                await embargoes.keep(connection, signed, entry, WHAT, body.reader, parties)
+        return {
+            "checkpoint": at.to_json(),
+            "usages": [self._usage(one, names, voided) for one in found],
+            "next": following,
+        }
+
+    async def period(self, signed: Signed, body: PeriodBody) -> Any:
+        """Since when the log can tell: `since`, the time of the oldest entry that is served, null if it has none."""
+        async with self._connect("reading since when there is a log") as connection:
+            await _may_ask(connection, signed)
+            at = await trail.published(connection)
+            oldest = await tilestore.entries(connection, [at.minimum]) if at.minimum < at.size else []
+        return {"checkpoint": at.to_json(), "since": oldest[0].logged_at.isoformat() if oldest else None}
+
+    def _usage(self, found: Found, names: Mapping[str, str], voided: Iterable[bytes]) -> dict[str, Any]:
+        body, entry = found.entry.body, found.entry.leaf_hash
+        item = self._catalogue.items.get(body["item"])
+        return {
+            "index": found.stored.index,
+            "entry": entry.hex(),
+            "logged_at": found.stored.logged_at.isoformat(),
+            "receiver": body["consumer"],
+            "receiver_name": names.get(body["consumer"], ""),
+            "provider": body["provider"],
+            "provider_name": names.get(body["provider"], ""),
+            "item": body["item"],
+            "item_zh": "" if item is None else item.zh,
+            "sections": [one["name"] for one in body["sections"] if one["code"] == Code.PERMIT],
+            "purpose": body["purpose"],
+            "purpose_zh": PURPOSES.get(body["purpose"], ""),
+            "ground": body["ground"],
+            "ground_zh": GROUNDS.get(body["ground"], ""),
+            "citation": body["citation"],
+            "voided": entry in voided,
+        }
+
+
+async def _may_ask(connection: asyncpg.Connection, signed: Signed) -> bool:
+    """Whether it is an auditor who asks. Raises `Refused` for who is no portal either."""
+    caller = signed.caller.uscc
+    if auditor := await control.is_auditor(connection, caller):
+        return auditor
+    if not await control.is_portal(connection, caller):
+        raise Refused(Code.REQUEST_FORBIDDEN, "only a portal, or an auditor, asks for a person or a firm")
+    return False
+
+
+async def _names(connection: asyncpg.Connection, found: Iterable[Found]) -> dict[str, str]:
+    """The departments' names, by credit code."""
+    codes = {one.entry.body[side] for one in found for side in ("consumer", "provider")}
+    return {row["uscc"]: row["name"] for row in await connection.fetch(SQL["names"], sorted(codes))}
