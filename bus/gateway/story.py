@@ -29,7 +29,12 @@ _NAMES = {
     "Ruling": "ruling",
     "ErasureStarted": "erasure started",
     "ErasureComplete": "erased",
+    "Impact": "impact",
+    "Finding": "finding",
 }
+
+# Of the entries about others, what their parties are told; findings and other departments' notices are not.
+_TOLD = frozenset(("Voided", "Ruling"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +80,8 @@ async def story(
         if subjects:
             found += await _all(connection, at, subjects, _group([("kind", "Reading")]))
     disputed = [one for one in found if one.entry.kind in ("Decision", "Conflict")]
-    found += await _any(connection, at, [("about", one.entry.leaf_hash.hex()) for one in disputed])
+    about = await _any(connection, at, [("about", one.entry.leaf_hash.hex()) for one in disputed])
+    found += [one for one in about if auditor or one.entry.kind in _TOLD]
     unique = {one.stored.index: one for one in found}
     first = version.entry.hex() if version is not None else ""
     return [event for index in sorted(unique) for event in _events(unique[index], first, later)]

@@ -26,14 +26,11 @@ Ground = Annotated[str, typer.Option("--ground", help="STATUTORY_DUTY (法定职
 Operator = Annotated[str, typer.Option("--operator", help="The clerk's id in your own system; it stays in the log.")]
 Citation = Annotated[str, typer.Option("--citation", help="The article that a statutory duty rests on.")]
 Case = Annotated[str, typer.Option("--case", help="The case at hand, by your own reference.")]
-Subject = Annotated[
-    str,
-    typer.Option(
-        "--subject",
-        help="Whom it is about, ORGANISATION:<credit code> or PERSON:<citizen number>; '-' reads that line from stdin, "
-        "so that it stands in no process list and no shell history.",
-    ),
-]
+SUBJECT_HELP = (
+    "Whom it is about, ORGANISATION:<credit code> or PERSON:<citizen number>; '-' reads that line from stdin, "
+    "so that it stands in no process list and no shell history."
+)
+Subject = Annotated[str, typer.Option("--subject", help=SUBJECT_HELP)]
 
 
 def subject(text: str) -> dict[str, str]:
