@@ -29,7 +29,6 @@ _NAMES = {
     "Ruling": "ruling",
     "ErasureStarted": "erasure started",
     "ErasureComplete": "erased",
-    "Impact": "impact",
     "Finding": "finding",
 }
 
