@@ -4,7 +4,7 @@ BIN := .venv/bin
 # A `.venv` is right when it was made from this lock file.
 STAMP := .venv/.made-from-lock
 
-.PHONY: setup demo test lint bench memory faults clean
+.PHONY: setup demo test lint bench bench-large memory faults clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m tests.bench
+
+bench-large: setup
+	$(BIN)/python -m tests.bench.large
 
 memory: setup
 	$(BIN)/python -m tests.bench.memory

@@ -58,8 +58,8 @@ def main() -> int:
     console = Console(stderr=True, highlight=False)
     with asyncio.Runner() as runner, world(runner, console.print) as there:
         samples = runner.run(_measure(there, arguments.records, console))
-    grown = {name: _growth([getattr(one, name) for one in samples]) for name in ("publisher", "recorder")}
-    flat = all(growth["flat"] for growth in grown.values())
+    grown = {name: growth([getattr(one, name) for one in samples]) for name in ("publisher", "recorder")}
+    flat = all(found["flat"] for found in grown.values())
     document = write_report(
         "memory",
         seconds=samples[-1].seconds,
@@ -79,11 +79,11 @@ def main() -> int:
             for one in samples
         ],
     )
-    for name, growth in grown.items():
-        colour = "green" if growth["flat"] else "red"
+    for name, found in grown.items():
+        colour = "green" if found["flat"] else "red"
         console.print(
-            f"[bold]{name:9}[/] second quarter {growth['second'] / 2**20:.0f} MiB,"
-            f" last [{colour}]{growth['last'] / 2**20:.0f} MiB[/]"
+            f"[bold]{name:9}[/] second quarter {found['second'] / 2**20:.0f} MiB,"
+            f" last [{colour}]{found['last'] / 2**20:.0f} MiB[/]"
         )
     console.print(f"{document['records']:,} records, {document['records_a_second']:,.0f} a second")
     if arguments.json:
@@ -120,7 +120,7 @@ async def _follow(
             await asyncio.sleep(POLL_SECONDS)
             # The recorder's own statistics are late; its offsets are exact, and cheap to read at a million rows.
             indexed = await _indexed(connection)
-            publishing = _resident(publisher) or publishing
+            publishing = resident(publisher) or publishing
             if indexed > last:
                 moved = time.monotonic()
             elif time.monotonic() - moved > STALL_SECONDS:
@@ -131,7 +131,7 @@ async def _follow(
                         records=indexed,
                         seconds=time.monotonic() - began,
                         publisher=publishing,
-                        recorder=_resident(recorder),
+                        recorder=resident(recorder),
                     )
                 )
             last = indexed
@@ -165,7 +165,7 @@ async def _publish_all(identity: Identity, kafka: str, records: int) -> None:
             tasks.create_task(publisher.publish(batch)).add_done_callback(lambda _: free.release())
 
 
-def _resident(pid: int) -> int:
+def resident(pid: int) -> int:
     """A process's resident set in bytes, 0 once it has ended."""
     try:
         process = psutil.Process(pid)
@@ -174,7 +174,8 @@ def _resident(pid: int) -> int:
         return 0
 
 
-def _growth(sizes: Sequence[int]) -> dict[str, float | bool]:
+def growth(sizes: Sequence[int]) -> dict[str, float | bool]:
+    """The largest of the second and of the last quarter, and whether that is flat."""
     quarter = max(len(sizes) // 4, 1)
     second, last = max(sizes[quarter : 2 * quarter] or sizes), max(sizes[-quarter:])
     return {"second": second, "last": last, "ratio": round(last / second, 3), "flat": last <= GROWTH * second + NOISE}
