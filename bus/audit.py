@@ -7,10 +7,11 @@ signed together, by the same batch proof as records.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from bus import merkle
 from bus.pki import Role, Signer
@@ -40,6 +41,36 @@ class Entry:
     signer: bytes
     leaf_hash: bytes
     value: bytes
+
+
+def plain(value: Any) -> Any:
+    """A decoded value as JSON has it: bytes in hex, times in RFC 3339."""
+    match value:
+        case bytes():
+            return value.hex()
+        case datetime():
+            return value.isoformat()
+        case UUID():
+            return str(value)
+        case Mapping():
+            return {name: plain(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [plain(inner) for inner in value]
+    return value
+
+
+def document(entry: Entry, index: int, logged_at: datetime) -> dict[str, Any]:
+    """An entry as every answer, table and archive shows it: `index` is its place in the log, `logged_at` its time."""
+    return {
+        "index": index,
+        "entry": entry.leaf_hash.hex(),
+        "logged_at": logged_at.isoformat(),
+        "time": entry.time.isoformat(),
+        "kind": entry.kind,
+        "request": entry.group.hex(),
+        "logged_by": entry.signer.hex(),
+        "body": plain(entry.body),
+    }
 
 
 def log_values(signer: Signer, bus: str, group: bytes, bodies: Sequence[tuple[str, Any]], now: datetime) -> list[bytes]:

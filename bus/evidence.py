@@ -6,12 +6,11 @@ that other people's tools read (C2SP tlog-proof). The same input gives the same 
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import zipfile
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
@@ -21,10 +20,11 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from bus import audit
+from bus import audit, tables
 from bus.audit import Entry
 from bus.pki import Certificate, Role
 from bus.proof import ProofVerifier
+from bus.tables import Document, Row
 from bus.tlog import note
 from bus.tlog import proof as tlog_proof
 from bus.tlog.checkpoint import Checkpoint
@@ -34,6 +34,7 @@ from schemas.avro import wire_schema
 from schemas.errors import Code, Malformed, Refused
 
 BEIJING = timezone(timedelta(hours=8))
+Workbook = Callable[[Sequence[Row], Checkpoint], bytes]
 _SCHEMAS = ("LoggedEntry", "AuditEntry")
 _ROLES = {Role.GATEWAY.value: "gateway", Role.RECORDER.value: "recorder"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can state: the archive's bytes depend on no clock
@@ -70,8 +71,8 @@ class Case:
     names: Mapping[str, str] | None = None
 
 
-def build(case: Case, items: Sequence[EvidenceItem]) -> bytes:
-    """The archive (zip). What does not verify does not go into one.
+def build(case: Case, items: Sequence[EvidenceItem], workbook: Workbook | None = None) -> bytes:
+    """The archive (zip). What does not verify does not go into one. `workbook` makes its table an XLSX, too.
 
     Raises `Refused` (NOT_FOUND) without entries, `Refused` or `Malformed` if an entry, its proof, the checkpoint or a
     certificate is not what it should be.
@@ -82,14 +83,18 @@ def build(case: Case, items: Sequence[EvidenceItem]) -> bytes:
     proofs = [TlogProof(item.index, item.path, case.checkpoint, item.value) for item in ordered]
     (checkpoint,) = {tlog_proof.verify(proof, None, case.log) for proof in proofs}
     entries, signers = _verified(case, checkpoint.origin.rpartition("/log/")[0], ordered)
+    documents = [audit.document(e, item.index, item.logged_at) for item, e in zip(ordered, entries, strict=True)]
+    rows = [tables.row(document, case.names or {}) for document in documents]
     files = {
         "README.txt": _readme(case, checkpoint, len(ordered)),
         "index.html": page(_explained(case, entries), proofs, [one.der for one in signers]),
-        "entries.json": _entries_json(case, checkpoint, ordered, entries),
-        "table.csv": _csv(ordered, entries),
+        "entries.json": _entries_json(case, checkpoint, documents),
+        "table.csv": b"".join(tables.csv_lines(rows)),
         "keys/log.vkey": f"{case.log.vkey}\n".encode(),
         "certificates/ca.pem": _pem(case.authority),
     }
+    if workbook is not None:
+        files["table.xlsx"] = workbook(rows, checkpoint)
     files |= {f"keys/witness-{n}.vkey": f"{one.vkey}\n".encode() for n, one in enumerate(case.witnesses, 1)}
     files |= {f"certificates/{_ROLES[one.role]}-{one.id.hex()[:16]}.pem": _pem(one.der) for one in signers}
     for proof in proofs:
@@ -186,21 +191,7 @@ def _iso(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
-def _readable(value: Any) -> Any:
-    """A decoded value as JSON has it: bytes in hex, times in RFC 3339."""
-    match value:
-        case bytes():
-            return value.hex()
-        case datetime():
-            return value.isoformat()
-        case dict():
-            return {key: _readable(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return [_readable(inner) for inner in value]
-    return value
-
-
-def _entries_json(case: Case, checkpoint: Checkpoint, items: Sequence[EvidenceItem], entries: Sequence[Entry]) -> bytes:
+def _entries_json(case: Case, checkpoint: Checkpoint, documents: Sequence[Document]) -> bytes:
     document = {
         "case": case.case,
         "checkpoint": {
@@ -208,53 +199,9 @@ def _entries_json(case: Case, checkpoint: Checkpoint, items: Sequence[EvidenceIt
             "size": checkpoint.size,
             "root": b64encode(checkpoint.root).decode(),
         },
-        "entries": [
-            {
-                "index": item.index,
-                "entry": entry.leaf_hash.hex(),
-                "logged_at": item.logged_at.isoformat(),
-                "time": entry.time.isoformat(),
-                "kind": entry.kind,
-                "request": entry.group.hex(),
-                "logged_by": entry.signer.hex(),
-                "body": _readable(entry.body),
-            }
-            for item, entry in zip(items, entries, strict=True)
-        ],
+        "entries": documents,
     }
     return (json.dumps(document, ensure_ascii=False, indent=1) + "\n").encode()
-
-
-_COLUMNS = {
-    "consumer": "使用部门",
-    "provider": "提供部门",
-    "item": "事项",
-    "purpose": "用途",
-    "ground": "依据",
-    "citation": "法条",
-    "case": "案号",
-    "operator": "经办人",
-    "agent": "代理人",
-    "record": "记录",
-}
-
-
-def _csv(items: Sequence[EvidenceItem], entries: Sequence[Entry]) -> bytes:
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(["序号", "时间(北京)", "类别", *_COLUMNS.values(), "数据段", "条目散列"])
-    for item, entry in zip(items, entries, strict=True):
-        cells = [str(_readable(entry.body.get(name)) or "") for name in _COLUMNS]
-        sections = "; ".join(f"{one['name']}: {one['code']}" for one in entry.body.get("sections", ()))
-        when = f"{entry.time.astimezone(BEIJING):%Y-%m-%d %H:%M:%S}"
-        row = [str(item.index), when, entry.kind, *cells, sections, entry.leaf_hash.hex()]
-        writer.writerow([_harmless(cell) for cell in row])
-    return b"\xef\xbb\xbf" + out.getvalue().encode()
-
-
-def _harmless(cell: str) -> str:
-    """A spreadsheet takes what begins so for a formula."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _readme(case: Case, checkpoint: Checkpoint, count: int) -> bytes:

@@ -21,6 +21,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import msgspec
 
+from bus import audit
 from bus.db import queries
 from bus.gateway import control, trail
 from bus.httpsig import Signed
@@ -116,7 +117,7 @@ class Embargoes:
         await self._log_reading(signed, signed.digest[:16], "", "audit/readings:list", [], len(rows))
         return {
             "checkpoint": at.to_json(),
-            "readings": [{k: _plain(v) for k, v in row.items() if k != "number"} for row in rows],
+            "readings": [{k: audit.plain(v) for k, v in row.items() if k != "number"} for row in rows],
             "next": rows[-1]["number"] if len(rows) == limit else None,
         }
 
@@ -189,15 +190,4 @@ def _need(*texts: str) -> None:
 
 
 def _embargo(row: Any) -> dict[str, Any]:
-    return {name: _plain(value) for name, value in row.items()}
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case bytes():
-            return value.hex()
-        case datetime():
-            return value.isoformat()
-        case UUID():
-            return str(value)
-    return value
+    return {name: audit.plain(value) for name, value in row.items()}

@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from bus import audit
 from bus.db import queries
 from bus.gateway import control, trail
 from bus.httpsig import Signed
@@ -60,17 +61,6 @@ class Findings:
         await self._log_reading(signed, signed.digest[:16], "", "audit/findings:list", [], len(rows))
         return {
             "checkpoint": at.to_json(),
-            "findings": [{name: _plain(value) for name, value in row.items() if name != "number"} for row in rows],
+            "findings": [{name: audit.plain(value) for name, value in row.items() if name != "number"} for row in rows],
             "next": rows[-1]["number"] if len(rows) == limit else None,
         }
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case bytes():
-            return value.hex()
-        case datetime():
-            return value.isoformat()
-        case list():
-            return [_plain(one) for one in value]
-    return value

@@ -8,7 +8,7 @@ while entries arrive.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -115,18 +115,8 @@ class Found:
     entry: Entry
 
     def to_json(self) -> dict[str, Any]:
-        """As every answer shows an entry: bytes in hex, times in UTC."""
-        entry = self.entry
-        return {
-            "index": self.stored.index,
-            "entry": entry.leaf_hash.hex(),
-            "logged_at": self.stored.logged_at.isoformat(),
-            "time": entry.time.isoformat(),
-            "kind": entry.kind,
-            "request": entry.group.hex(),
-            "logged_by": entry.signer.hex(),
-            "body": _plain(entry.body),
-        }
+        """As every answer shows an entry."""
+        return audit.document(self.entry, self.stored.index, self.stored.logged_at)
 
 
 async def published(connection: asyncpg.Connection) -> Published:
@@ -310,16 +300,3 @@ async def _probe(connection: asyncpg.Connection, group: Group, at: Collection[Pl
 
 def _terms(group: Group) -> list[int]:
     return [term(word) for word in group]
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case bytes():
-            return value.hex()
-        case datetime():
-            return value.isoformat()
-        case Mapping():
-            return {name: _plain(inner) for name, inner in value.items()}
-        case list() | tuple():
-            return [_plain(inner) for inner in value]
-    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -14,14 +15,16 @@ from bus import audit, evidence
 from bus.client import GatewayClient
 from bus.evidence import EvidenceItem
 from bus.pki import Role, write_private
+from bus.tables import Row
 from bus.tlog import note, policy, proof, tiles
+from bus.tlog.checkpoint import Checkpoint
 from bus.tlog.checkpoint import parse as parse_checkpoint
 from bus.tlog.note import Verifier
 from bus.tlog.proof import TlogProof
 from bus.tlog.tiles import HEIGHT, WIDTH, Tile
 from bus.trust import Trust
 from consent.purposes import GROUNDS, PURPOSES
-from deploy.commands.options import As, acting, trusting
+from deploy.commands.options import As, acting, log_key, trusting
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, facts
 from schemas.errors import Code, Malformed, Misuse, Refused
@@ -51,7 +54,7 @@ def register_evidence(audit_app: typer.Typer) -> None:
         Everything is verified before it is written. The reading is logged.
         """
         where = Home.find(home)
-        log = _log_key(where, key)
+        log = log_key(where, key)
         if not out.parent.is_dir():
             raise Misuse(Code.CONFIG_INVALID, f"{out.parent}: no such folder to write the archive into")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -73,7 +76,7 @@ def register_evidence(audit_app: typer.Typer) -> None:
             witnesses=_witnesses(where),
             names={**where.names(), **PURPOSES, **GROUNDS},
         )
-        write_private(out, evidence.build(about, items))
+        write_private(out, evidence.build(about, items, _workbook))
         at = parse_checkpoint(note.parse(signed).text)
         document = {"file": str(out), "case": case, "entries": len(items), "origin": at.origin, "size": at.size}
         emit(document, as_json=json, human=lambda: facts("Evidence", document))
@@ -168,13 +171,16 @@ def _certificate(trust: Trust, entry: audit.Entry) -> bytes:
         return trust.certificate(entry.signer, Role.RECORDER, entry.time).der
 
 
-def _log_key(home: Home, key: str | None) -> Verifier:
-    """The key given, else the one in the bus's folder. Raises `Misuse` (CONFIG_INVALID) if there is none."""
-    file = home.bus / "log" / "log.vkey"
-    try:
-        return Verifier.from_vkey(key or file.read_text("utf-8").strip())
-    except OSError as exc:
-        raise Misuse(Code.CONFIG_INVALID, f"{file} cannot be read: give the log's key with --key") from exc
+def _workbook(rows: Sequence[Row], at: Checkpoint) -> bytes:
+    from deploy.workbook import TrailBook  # openpyxl comes with an extra
+
+    book = TrailBook()
+    for row in rows:
+        book.add(row)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "table.xlsx"
+        book.save(file, {"日志": at.origin, "检查点(条目数)": str(at.size), "条目": str(len(rows))})
+        return file.read_bytes()
 
 
 def _witnesses(home: Home) -> list[Verifier]:
