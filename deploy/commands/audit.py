@@ -11,7 +11,9 @@ from deploy.commands.auditlog import register_log
 from deploy.commands.embargo import register_embargo
 from deploy.commands.evidence import register_evidence
 from deploy.commands.options import As, acting
+from deploy.commands.scorecard import register_scorecard
 from deploy.commands.trail import register_trail
+from deploy.commands.usages import register_usages
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, table
 
@@ -29,6 +31,8 @@ def register(app: typer.Typer) -> None:
     register_embargo(audit)
     register_log(audit)
     register_evidence(audit)
+    register_scorecard(audit)
+    register_usages(audit)
 
     @command(audit)
     async def findings(

@@ -48,6 +48,9 @@ _READER = {
     "investigation": "What you read for: departments see that you read when its embargo is over.",
 }
 
+Reader = Annotated[str | None, typer.Option("--reader", help=_READER["reader"])]
+Investigation = Annotated[str | None, typer.Option("--investigation", help=_READER["investigation"])]
+
 
 def filtered(function: Callable[..., Any]) -> Callable[..., Any]:
     """A command whose `**given` are the filters' options."""
