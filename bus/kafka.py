@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -89,8 +89,10 @@ async def stop(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
         if not done and isinstance(client, AIOKafkaConsumer):
             await client._client.close()
     finally:
-        with suppress(Exception):
-            await stopping
+        # Not awaited: aiokafka awaits tasks that it has cancelled, and ends as if whoever stops it were cancelled.
+        await asyncio.wait({stopping})
+        if not stopping.cancelled():
+            stopping.exception()
 
 
 async def _start(client: AIOKafkaConsumer | AIOKafkaProducer, doing: str) -> None:

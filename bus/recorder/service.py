@@ -110,6 +110,10 @@ class Recorder:
                 log.warning("recorder_restarts", reason=str(exc) or "deposed")
             except (Refused, Malformed) as exc:  # the log is not what was signed: a person must look
                 self._audit_log.refuse(exc)
+            except asyncio.CancelledError:
+                if task.cancelling():
+                    raise
+                log.warning("recorder_restarts", reason="a client's own task was cancelled")
             except (KeyError, asyncpg.PostgresError) as exc:
                 log.error("recorder_failed", error=type(exc).__name__, exc_info=True)
             finally:

@@ -164,7 +164,7 @@ class Positions:
                 self._connection = await asyncpg.connect(self._plant.dsn, timeout=5, command_timeout=5)
             self.index = await self._sum("position") or self.index
             self.sink = await self._sum(f"{self._load.name}_offset") or self.sink
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError):
             if self._connection is not None and not isinstance(sys.exception(), asyncpg.UndefinedTableError):
                 self._connection.terminate()
                 self._connection = None

@@ -103,8 +103,14 @@ class Plant:
                 password = await asyncio.to_thread(postgres.prepare, self.folder / "postgres")
                 self.dsn = postgres.dsn(password, self.postgres_port)
                 write_private(self.folder / "dsn", self.dsn.encode())
-                self.children[name] = postgres.run(self.folder / "postgres", self.postgres_port, logs)
-                await _until(self._postgres_answers)
+
+                async def answers() -> None:
+                    # The backends of one that was killed may live a moment longer, and hold its memory: tried again.
+                    if name not in self.children or self.children[name].process.poll() is not None:
+                        self.children[name] = postgres.run(self.folder / "postgres", self.postgres_port, logs)
+                    await self._postgres_answers()
+
+                await _until(answers)
             case _:
                 arguments = [sys.executable, "-m", "deploy.process", *self.arguments(name)]
 
