@@ -12,8 +12,8 @@ the bus had and the asker did not get.
 **Response**. A gateway decides by itself, so two times are told apart. `answer`: where there was no agreement
 (AGREEMENT_NONE), since when it was asked (the first such refusal of these days), and when the provider agreed: the
 log's first revision of an agreement thereafter, null while there is none. `decided_to_logged_ms`: from a decision until
-the log had it, after which its key leaves, of the first thousand decisions of the last day that has some. It is the
-difference of two clocks, the gateway's and the broker's. The log does not know when a request arrived.
+the log had it, after which its key leaves, of the first thousand decisions, on either side, of the last day that has
+some. It is the difference of two clocks, the gateway's and the broker's. The log does not know when a request arrived.
 
 **Freshness**, by item and issuer, of records admitted on these days: how many; the newest one's event and admission;
 `occurred_to_admitted_s`, from the event that a record tells of until it was admitted. The catalogue states no interval
@@ -252,11 +252,11 @@ async def _decided_to_logged(
     connection: asyncpg.Connection, whose: str, span: Span, at: Published
 ) -> dict[str, Any] | None:
     """Of the first decisions of the last day that has some, in milliseconds."""
-    days = await trail.counts(connection, span.filter(DECISIONS, ("consumer", whose)), at)
+    days = await trail.counts(connection, span.filter(DECISIONS, ("party", whose)), at)
     if not days:
         return None
     last, _ = days[-1]
-    day = Span(first=last, last=last).filter(DECISIONS, ("consumer", whose))
+    day = Span(first=last, last=last).filter(DECISIONS, ("party", whose))
     found, _ = await trail.page(connection, day, at, -1, SAMPLE)
     taken = [(one.stored.logged_at - one.entry.time) / timedelta(milliseconds=1) for one in found]
     return {"day": last.isoformat(), "decisions": len(taken), **_percentiles(taken)} if taken else None

@@ -18,7 +18,7 @@ from deploy.probes import serve
 
 _COLUMNS = (
     *("时间 when (UTC)", "使用方 who", "提供方 whose", "事项 item", "目的 what for", "依据 ground", "内容 sections"),
-    *("", "log entry"),
+    *("状态", "log entry"),
 )
 
 

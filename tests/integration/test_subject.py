@@ -109,6 +109,9 @@ async def test_a_subject_learns_who_opened_its_data_and_why(world: World, home: 
         assert (refused.status_code, refused.json()["code"]) == (403, Code.REQUEST_FORBIDDEN)
     seen = await world.post(auditor, USAGES, body)
     assert [one["entry"] for one in seen["usages"]] == [first["entry"], second["entry"]]
+    for who, shown in ((auditor, ["subjects/usages:query"]), (parties.consumer, [])):  # whom it concerns, in time
+        listed = (await world.post(who, "/v1/audit/readings:list", {}))["readings"]
+        assert [one["what"] for one in listed if one["reader"] == auditor.uscc][:1] == shown
     readings = await world.found(("kind", "Reading"), ("consumer", asking.uscc), count=4)
     said = readings[0].entry.body
     assert (said["what"], said["operator"], said["returned"]) == ("subjects/usages:query", "counter-3", 2)
@@ -116,8 +119,8 @@ async def test_a_subject_learns_who_opened_its_data_and_why(world: World, home: 
 
     where = Home(world.place.folder)
     where.write_stack(stack)
-    shown = await _run(where, "subject", "--as", asking.name, "--subject", f"ORGANISATION:{values['uscc']}")
-    assert all(text in shown for text in (parties.consumer.name, "营业执照", "税务登记", "法定职责", "已撤回"))
+    text = await _run(where, "subject", "--as", asking.name, "--subject", f"ORGANISATION:{values['uscc']}")
+    assert all(word in text for word in (parties.consumer.name, "营业执照", "税务登记", "法定职责", "已撤回"))
 
 
 async def _run(home: Home, *arguments: str) -> str:
