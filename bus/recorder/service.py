@@ -193,7 +193,7 @@ class Recorder:
         return reader
 
     async def _loop(self, reader: AIOKafkaConsumer, handle: Any) -> None:
-        """Polls and hands over. `handle` commits the rows and the poll's offsets in one transaction."""
+        """Polls and hands over. `handle` has the rows and the poll's offsets committed in one transaction."""
         async with postgres_errors("connecting"):
             connection = await asyncpg.connect(self._dsn, timeout=LOG_SECONDS, command_timeout=LOG_SECONDS)
         try:
@@ -204,11 +204,15 @@ class Recorder:
                     polled = await reader.getmany(timeout_ms=POLL_MS, max_records=most)
                 if AUDIT in starts:
                     self._audit_log.polled(starts[AUDIT])
+                    if not polled:
+                        await self._audit_log.written()
                 if not polled:
                     continue
                 moved = {tp: (starts[tp], records[-1].offset + 1) for tp, records in polled.items()}
                 await handle(connection, polled, moved)
         finally:
+            if handle == self._integrate:
+                await self._audit_log.abandon()
             with suppress(Exception):
                 await connection.close(timeout=1)
 

@@ -49,7 +49,7 @@ def tiles(said: Said) -> Outcome:
 
 def index(said: Said) -> Outcome:
     """Into tiles, bundles and the search index: every entry parsed, its proof verified, its words indexed."""
-    return _beside_tessera(said, "deploy.process", INDEX_FLOOR)
+    return _beside_tessera(said, "tests.bench.index_only", INDEX_FLOOR)
 
 
 def published(said: Said) -> Outcome:

@@ -56,8 +56,8 @@ def _recogniser(point: str) -> Callable[[Any, tuple[Any, ...]], bool]:
     writing: list[Any] = []
     real = Log._write
 
-    async def write(self: Log, connection: asyncpg.Connection, grown: Any) -> None:
-        await real(self, connection, grown)
+    async def write(self: Log, connection: asyncpg.Connection, before: Any, grown: Any) -> None:
+        await real(self, connection, before, grown)
         writing[:] = [connection]
 
     setattr(Log, "_write", write)  # noqa: B010 - mypy refuses an assignment to a method
