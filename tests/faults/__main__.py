@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import csv
 import json
+import logging
 import random
 import sys
 import tempfile
@@ -31,6 +32,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bus import audit, envelope
 from bus.kafka import bounded, consumer, partitions_of
+from bus.logs import configure
 from deploy.stack.child import Child, log_tail
 from schemas.errors import DeptbusError
 from tests.faults.doomed import POINTS
@@ -459,6 +461,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=int(time.time()) % 1_000_000)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    configure("faults", logging.WARNING)
     begun = time.monotonic()
     wanted = given.target or (*TARGETS, *EXTRA)
     targets = [target for target in TARGETS if target in wanted]

@@ -27,11 +27,14 @@ ASK_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stall:
-    """What two gateways said after the recorder was stopped: seconds since then, a value each."""
+    """What two gateways said after the recorder was stopped: seconds since then, a value each.
+
+    The recorder's heartbeat may be a moment older than its checkpoint: then INDEX_STALE comes a moment before the rest.
+    """
 
     last_permit: tuple[float, float]
     first_refusal: tuple[float, float]
-    codes: tuple[str, ...]  # other answers than a permit
+    codes: tuple[str, ...]  # all that is answered once the promise is due
     countdown: tuple[float, ...]  # the metric, once a second, on the first gateway
     back: float  # from SIGCONT to the last gateway's next permit
 
@@ -90,7 +93,7 @@ async def stall(plant: Plant, seconds: float = WATCH_SECONDS) -> Stall:
         back = time.monotonic() - resumed
     permits = [[at for at, code in answer if code == Code.PERMIT] for answer in answers]
     refusals = [[at for at, code in answer if code != Code.PERMIT] or [seconds] for answer in answers]
-    codes = {code for answer in answers for _, code in answer} - {Code.PERMIT}
+    codes = {code for answer in answers for at, code in answer if at > PROMISE_SECONDS}
     return Stall(
         last_permit=(permits[0][-1], permits[1][-1]),
         first_refusal=(refusals[0][0], refusals[1][0]),
