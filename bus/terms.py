@@ -25,10 +25,10 @@ Word = tuple[str, str]
 # Dimensions with few values: the log keeps a list of them to choose from.
 LISTED = frozenset(
     ("kind", "consumer", "provider", "item", "section", "purpose", "ground", "operator", "agent", "decision", "code",
-     "rule", "region")
+     "region")
 )  # fmt: skip
 # With many: nobody chooses from a list of them. `party` is a department on either side, `about` another entry.
-UNLISTED = frozenset(("party", "case", "record", "licence", "subject", "request", "entry", "about"))
+UNLISTED = frozenset(("party", "case", "rule", "record", "licence", "subject", "request", "entry", "about"))
 DIMENSIONS = LISTED | UNLISTED
 
 # What can be asked for: one of these, a division of so many digits, so many bytes in hex, a credit code, or any text.
@@ -120,8 +120,8 @@ def _decision(body: Mapping[str, Any]) -> Iterable[Word]:
         yield "section", section["name"]
         yield "code", section["code"]
         yield "decision", "PERMIT" if section["code"] == Code.PERMIT else "REFUSE"
-        if section["rule"]:
-            yield "rule", section["rule"]
+        for rule in section["rule"].split():  # an agreement, and the consent besides
+            yield "rule", rule
 
 
 def _admitted(body: Mapping[str, Any]) -> Iterable[Word]:
@@ -154,7 +154,7 @@ def _voided(body: Mapping[str, Any]) -> Iterable[Word]:
 def _revision(body: Mapping[str, Any]) -> Iterable[Word]:
     yield from _parties(body["recipient"], body["author"])
     yield "item", body["item"]
-    yield "rule", f"{body['id']}@{body['revision']}"
+    yield "rule", f"{body['kind']}:{body['id']}@{body['revision']}"
     yield from _subjects(body)
 
 

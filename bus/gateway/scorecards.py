@@ -323,7 +323,7 @@ async def _agreed(connection: asyncpg.Connection, whose: str, at: Published) -> 
     for row in await connection.fetch(SQL["agreements"], whose, control.LIST_LIMIT):
         made, _ = await trail.page(
             connection,
-            Filter(groups=(frozenset([("rule", f"{row['id']}@1")]), frozenset([("kind", "Revision")]))),
+            Filter(groups=(frozenset([("rule", f"agreement:{row['id']}@1")]), frozenset([("kind", "Revision")]))),
             at,
             -1,
             1,

@@ -33,7 +33,7 @@ _HELP = {
     "case": "The case (案号).",
     "decision": "PERMIT: a section was opened; REFUSE: one was refused.",
     "code": "PERMIT, or what a section was refused with.",
-    "rule": "The agreement or consent that decided, <id>@<revision>.",
+    "rule": "What decided: agreement:<id>@<revision>, consent:<id>@<revision>, catalogue:<item>, supervision:<rule>.",
     "region": "The first 2, 4 or 6 digits of a division's code.",
     "record": "A record's leaf hash.",
     "licence": "A licence's reference: all its versions.",

@@ -62,7 +62,8 @@ def said(entry: Mapping[str, Any]) -> Said:
             for section in body["sections"]:
                 add("section", section["name"])
                 add("code", section["code"])
-                add("rule", section["rule"])
+                for rule in section["rule"].split():
+                    add("rule", rule)
                 add("decision", "PERMIT" if section["code"] == "PERMIT" else "REFUSE")
         case "Conflict":
             add("record", body["first"], body["second"])
@@ -74,7 +75,7 @@ def said(entry: Mapping[str, Any]) -> Said:
             add("about", body["entry"])
             add("code", body["code"])
         case "Revision":
-            add("rule", f"{body['id']}@{body['revision']}")
+            add("rule", f"{body['kind']}:{body['id']}@{body['revision']}")
         case "Finding":
             add("rule", f"supervision:{body['rule']}")
             add("about", *body["entries"])
