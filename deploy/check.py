@@ -10,9 +10,11 @@ No counter of the pipeline is believed: every topic is read from its beginning t
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 import asyncpg
@@ -27,6 +29,8 @@ from schemas.errors import DeptbusError
 Place = tuple[str, int, int]  # topic, partition, offset
 Derived = tuple[int, Place, Record]  # with the broker's time, in milliseconds
 
+BEHIND_SECONDS = 5.0  # the recorder takes in what came within a second or two
+LOOK_SECONDS = 0.5
 SHOWN = 20  # examples of each finding: enough to start from, not a dump
 
 
@@ -80,6 +84,7 @@ async def check(kafka: str, dsn: str, catalogue: Catalogue) -> Findings:
         await connection.close()
     findings.refused = len(refused)
     seen: set[bytes] = set()
+    unknown: dict[bytes, Place] = {}
     licences: dict[bytes, bytes] = {}
     derived: list[Derived] = []
     async for message in everything(kafka, topics):
@@ -97,9 +102,11 @@ async def check(kafka: str, dsn: str, catalogue: Catalogue) -> Findings:
         seen.add(record.leaf_hash)
         licences[record.leaf_hash] = record.claims.licence
         if record.leaf_hash not in known and place not in refused:
-            findings.lost.append(_named(place) + " (not in the index)")
+            unknown[record.leaf_hash] = place
         if record.claims.parents:
             derived.append((message.timestamp, place, record))
+    lost = await _still_missing(dsn, set(unknown), _known_or_refused)
+    findings.lost.extend(_named(place) + " (not in the index)" for leaf, place in unknown.items() if leaf in lost)
     # The topics were read one partition after another: by the broker's time, the second of two is the later one.
     derived.sort(key=lambda one: one[:2])
     _check_derived(derived, licences, opened, findings)
@@ -128,12 +135,7 @@ def _check_derived(
 
 async def _entries(kafka: str, dsn: str, findings: Findings) -> set[tuple[str, bytes]]:
     """(consumer, record) of every permit on the audit topic; rows that are missing are findings."""
-    connection = await db.connect(dsn)
-    try:
-        async with postgres_errors("reading the log"):
-            leaves = await _leaves(connection)
-    finally:
-        await connection.close()
+    offsets: dict[bytes, int] = {}
     opened: set[tuple[str, bytes]] = set()
     voided: dict[bytes, tuple[str, bytes]] = {}
     async for message in everything(kafka, [audit.TOPIC]):
@@ -142,15 +144,36 @@ async def _entries(kafka: str, dsn: str, findings: Findings) -> set[tuple[str, b
             entry = audit.parse(message.value)[0]
         except DeptbusError:
             continue
-        if entry.leaf_hash not in leaves:
-            findings.lost.append(f"{audit.TOPIC}/0/{message.offset} (an audit entry that is not in the log)")
+        offsets[entry.leaf_hash] = message.offset
         if entry.kind == "Decision" and any(s["code"] == "PERMIT" for s in entry.body["sections"]):
             permit = (entry.body["consumer"], entry.body["record"])
             opened.add(permit)
             voided[entry.leaf_hash] = permit
         elif entry.kind == "Voided":
             opened.discard(voided.get(entry.body["entry"], ("", b"")))
+    for leaf in await _still_missing(dsn, set(offsets), _leaves):
+        findings.lost.append(f"{audit.TOPIC}/0/{offsets[leaf]} (an audit entry that is not in the log)")
     return opened
+
+
+async def _still_missing(dsn: str, wanted: set[bytes], read: Callable[[Any], Awaitable[set[bytes]]]) -> set[bytes]:
+    """Which of these the database does not have, also after a moment: on a bus that runs, the recorder is behind."""
+    deadline = monotonic() + BEHIND_SECONDS
+    connection = await db.connect(dsn)
+    try:
+        while True:
+            async with postgres_errors("reading the index"):
+                wanted = wanted and wanted - await read(connection)
+            if not wanted or monotonic() > deadline:
+                return wanted
+            await asyncio.sleep(LOOK_SECONDS)
+    finally:
+        await connection.close()
+
+
+async def _known_or_refused(connection: asyncpg.Connection) -> set[bytes]:
+    refused = await _rows(connection, "refusal WHERE leaf_hash IS NOT NULL", "leaf_hash")
+    return await _known(connection) | {row["leaf_hash"] for row in refused}
 
 
 async def _leaves(connection: asyncpg.Connection) -> set[bytes]:
