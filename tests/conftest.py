@@ -90,8 +90,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """`build/test.json`, also when tests failed."""
+    """`build/test.json`, also when tests failed. Of several processes the first one counts for all."""
     session.config.stash[_FAILED] = bool(exitstatus)
+    if hasattr(session.config, "workerinput"):
+        return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     assert reporter is not None
     counts = {name: len(reporter.stats.get(name, [])) for name in ("passed", "failed", "error", "skipped")}
