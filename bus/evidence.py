@@ -194,11 +194,7 @@ def _iso(at: datetime) -> str:
 def _entries_json(case: Case, checkpoint: Checkpoint, documents: Sequence[Document]) -> bytes:
     document = {
         "case": case.case,
-        "checkpoint": {
-            "origin": checkpoint.origin,
-            "size": checkpoint.size,
-            "root": b64encode(checkpoint.root).decode(),
-        },
+        "checkpoint": checkpoint.to_json(),
         "entries": documents,
     }
     return (json.dumps(document, ensure_ascii=False, indent=1) + "\n").encode()

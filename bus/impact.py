@@ -6,7 +6,7 @@ names it in its parents; from there on the whole licence is: a later version of 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -85,7 +85,7 @@ async def openings(
     Held in memory whole: 100,000 openings of one licence take some 50 MB.
     """
     found: dict[bytes, list[Opening]] = {}
-    async for page in every(connection, _filter("licence", licences, kind="Decision", decision="PERMIT"), at):
+    async for page in trail.pages(connection, _filter("licence", licences, kind="Decision", decision="PERMIT"), at):
         taken_back = await voided(connection, page, at)
         for one in page:
             if one.entry.leaf_hash not in taken_back:
@@ -124,19 +124,10 @@ async def derived(connection: asyncpg.Connection, roots: Sequence[Root]) -> tupl
     return found, False
 
 
-async def every(connection: asyncpg.Connection, wanted: Filter, at: Published) -> AsyncIterator[list[Found]]:
-    """All pages of what a checkpoint covers."""
-    after: int | None = -1
-    while after is not None:
-        found, after = await trail.page(connection, wanted, at, after, trail.PAGE)
-        if found:
-            yield found
-
-
 async def said(connection: asyncpg.Connection, records: Collection[bytes], at: Published) -> dict[bytes, list[Found]]:
     """By the record that they are due to, the notices in the log by a checkpoint, in the log's order."""
     found: dict[bytes, list[Found]] = {}
-    async for page in every(connection, _filter("record", records, kind="Impact"), at):
+    async for page in trail.pages(connection, _filter("record", records, kind="Impact"), at):
         for one in page:
             if one.entry.body["record"] in records:  # a notice can also be found by what it concerns
                 found.setdefault(one.entry.body["record"], []).append(one)
@@ -148,7 +139,7 @@ async def voided(connection: asyncpg.Connection, page: Sequence[Found], at: Publ
     about = {one.entry.leaf_hash for one in page}
     return {
         one.entry.body["entry"]
-        async for found in every(connection, _filter("about", about, kind="Voided"), at)
+        async for found in trail.pages(connection, _filter("about", about, kind="Voided"), at)
         for one in found
     }
 

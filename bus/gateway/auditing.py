@@ -5,8 +5,7 @@ Every reading is in the log before its answer leaves, and every answer names the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,16 +15,14 @@ import msgspec
 from bus.gateway import control, embargoes, reading, trail
 from bus.gateway import story as stories
 from bus.gateway.control import SubjectBody
-from bus.gateway.embargoes import ReaderBody
+from bus.gateway.embargoes import Connect, LogReading, ReaderBody
 from bus.gateway.trail import Filter, Group
 from bus.httpsig import Signed
-from bus.terms import asked, words
+from bus.terms import asked
 from consent.decide import CHINA
 from schemas.errors import Code, Refused
 
-Connect = Callable[[str], AbstractAsyncContextManager[asyncpg.Connection]]
 Everywhere = Callable[[SubjectBody], list[bytes]]
-LogReading = Callable[[Signed, bytes, str, str, list[bytes], int], Awaitable[bytes]]
 
 NOBODY = ReaderBody()
 
@@ -100,8 +97,10 @@ class Auditing:
             wanted, auditor = await self._wanted(connection, signed, body, subjects)
             at = await trail.published(connection)
             found, following = await trail.page(connection, wanted, at, body.after, body.limit)
-        parties = {value for one in found for name, value in words(one.entry) if name == "party"} if auditor else ()
-        await self._tell(signed, body.reader, "audit/entries:query", subjects, len(found), parties)
+        parties = trail.parties(found) if auditor else ()
+        await embargoes.tell(
+            self._connect, self._log_reading, signed, body.reader, "audit/entries:query", subjects, len(found), parties
+        )
         return {
             "checkpoint": at.to_json(),
             "entries": [one.to_json() for one in found],
@@ -124,7 +123,9 @@ class Auditing:
                 found = await trail.counts_by(connection, wanted, at, body.by, today)
                 days = [{"day": day.isoformat(), "value": value, "count": count} for day, value, count in found]
         named = {name for name in (body.consumer, body.provider, body.party) if name} if auditor else ()
-        await self._tell(signed, body.reader, "audit/counts:query", subjects, len(days), named)
+        await embargoes.tell(
+            self._connect, self._log_reading, signed, body.reader, "audit/counts:query", subjects, len(days), named
+        )
         return {"checkpoint": at.to_json(), "days": days, "total": sum(count for _, count in a_day)}
 
     async def story(self, signed: Signed, body: StoryBody) -> Any:
@@ -138,9 +139,11 @@ class Auditing:
             version = await reading.version(connection, record)
             events = await stories.story(connection, record, version, at, caller, auditor=auditor)
             state = await reading.admitted(connection, record)
-        parties = {value for one in events for name, value in words(one.found.entry) if name == "party"}
+        parties = trail.parties(one.found for one in events) if auditor else ()
         holders = list(version.holders) if version is not None and events else []
-        await self._tell(signed, body.reader, "audit/stories:show", holders, len(events), parties if auditor else ())
+        await embargoes.tell(
+            self._connect, self._log_reading, signed, body.reader, "audit/stories:show", holders, len(events), parties
+        )
         if not events:
             raise Refused(Code.NOT_FOUND, "the log has nothing about this record that your department may read")
         about = (
@@ -151,22 +154,6 @@ class Auditing:
             "record": {"record": record.hex(), **about, **state},
             "events": [one.to_json() for one in events],
         }
-
-    async def _tell(
-        self,
-        signed: Signed,
-        reader: ReaderBody,
-        what: str,
-        subjects: list[bytes],
-        returned: int,
-        parties: Iterable[str],
-    ) -> None:
-        """In the log first, and then where the departments that it concerns will find an auditor's reading."""
-        described = embargoes.described(what, reader)
-        entry = await self._log_reading(signed, signed.digest[:16], reader.operator, described, subjects, returned)
-        if parties:
-            async with self._connect("keeping a reading") as connection:
-                await embargoes.keep(connection, signed, entry, what, reader, parties)
 
     def _subjects(self, body: FilterBody) -> list[bytes]:
         """A person's or a firm's pseudonyms, computed for who asks. Checks what the log will say of the reader, too."""

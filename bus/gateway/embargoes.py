@@ -79,12 +79,12 @@ def check_reader(reader: ReaderBody) -> None:
         raise Malformed(Code.REQUEST_MALFORMED, "who reads for an investigation says who she is: reader.operator")
 
 
-def described(what: str, reader: ReaderBody) -> str:
+def _described(what: str, reader: ReaderBody) -> str:
     """What a `Reading` says of a question: its path, and behind a `#` the investigation."""
     return f"{what}#{reader.investigation}" if reader.investigation else what
 
 
-async def keep(
+async def _keep(
     connection: asyncpg.Connection, signed: Signed, entry: bytes, what: str, reader: ReaderBody, parties: Iterable[str]
 ) -> None:
     """An auditor's reading that the log has as `entry`, for the departments that were a party to what she read."""
@@ -93,6 +93,24 @@ async def keep(
         now = datetime.now(UTC)
         fields = (signed.caller.uscc, reader.operator, what, reader.investigation)
         await connection.execute(SQL["keep"], entry, now, *fields, about)
+
+
+async def tell(
+    connect: Connect,
+    log_reading: LogReading,
+    signed: Signed,
+    reader: ReaderBody,
+    what: str,
+    subjects: list[bytes],
+    returned: int,
+    parties: Iterable[str] = (),
+) -> None:
+    """A reading in the log first, and then where the `parties` that an auditor's concerns will find it."""
+    described = _described(what, reader)
+    entry = await log_reading(signed, signed.digest[:16], reader.operator, described, subjects, returned)
+    if parties:
+        async with connect("keeping a reading") as connection:
+            await _keep(connection, signed, entry, what, reader, parties)
 
 
 class Embargoes:

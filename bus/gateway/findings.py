@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import msgspec
 
 from bus import audit
 from bus.db import queries
 from bus.gateway import control, trail
+from bus.gateway.embargoes import Connect, LogReading
 from bus.httpsig import Signed
 from schemas.errors import Code, Refused
 
 PAGE = 1_000
 
-Connect = Callable[[str], AbstractAsyncContextManager[asyncpg.Connection]]
-LogReading = Callable[[Signed, bytes, str, str, list[bytes], int], Awaitable[bytes]]
 
 SQL = queries(Path(__file__).with_name("findings.sql"))
 

@@ -12,12 +12,12 @@ import msgspec
 from bus import impact
 from bus.db import queries
 from bus.gateway import control, embargoes, trail
-from bus.gateway.auditing import Connect, LogReading
-from bus.gateway.embargoes import ReaderBody
+from bus.gateway.embargoes import Connect, LogReading, ReaderBody
+from bus.gateway.logfiles import leaf_hash
 from bus.gateway.trail import Found, Published
 from bus.httpsig import Signed
 from bus.impact import Derived, Opening, Root
-from schemas.errors import Code, Malformed, Refused
+from schemas.errors import Code, Refused
 
 SQL = queries(Path(__file__).with_name("impacts.sql"))
 
@@ -42,7 +42,7 @@ class Impacts:
         Whoever neither issued, opened nor derived from it is refused (NOT_FOUND), as if there were no such record.
         """
         embargoes.check_reader(body.reader)
-        record = _leaf_hash(body.record)
+        record = leaf_hash(body.record)
         caller = signed.caller.uscc
         async with self._connect("looking for who relied on a record") as connection:
             row = await connection.fetchrow(SQL["record"], record)
@@ -61,14 +61,13 @@ class Impacts:
             if not openings and not derived:
                 raise _unknown()
         openers = _openers(openings)
-        what, returned = embargoes.described("records:impact", body.reader), len(openers) + len(derived)
-        entry = await self._log_reading(
-            signed, signed.digest[:16], body.reader.operator, what, list(row["subjects"]), returned
-        )
+        concerned: set[str] = set()
         if auditor:  # whom her reading concerns will be shown it
             concerned = {row["licence_issuer"], *(one["consumer"] for one in openers), *(one.issuer for one in derived)}
-            async with self._connect("keeping a reading") as connection:
-                await embargoes.keep(connection, signed, entry, "records:impact", body.reader, concerned)
+        subjects, returned = list(row["subjects"]), len(openers) + len(derived)
+        await embargoes.tell(
+            self._connect, self._log_reading, signed, body.reader, "records:impact", subjects, returned, concerned
+        )
         return {
             "checkpoint": at.to_json(),
             "record": record.hex(),
@@ -86,7 +85,7 @@ class Impacts:
 
 async def _notices(connection: asyncpg.Connection, licence: bytes, at: Published) -> list[Found]:
     wanted = trail.Filter(groups=(frozenset([("licence", licence.hex())]), frozenset([("kind", "Impact")])))
-    found = [one async for page in impact.every(connection, wanted, at) for one in page]
+    found = [one async for page in trail.pages(connection, wanted, at) for one in page]
     # It is also found by the licences that follow from it: those are other licences' notices.
     return [one for one in found if one.entry.body["licence"] == licence]
 
@@ -139,16 +138,6 @@ def _notice(one: Found) -> dict[str, Any]:
         "opened": len(body["opened"]),
         "derived": len(body["derived"]),
     }
-
-
-def _leaf_hash(text: str) -> bytes:
-    try:
-        record = bytes.fromhex(text)
-    except ValueError:
-        record = b""
-    if len(record) != 32:
-        raise Malformed(Code.REQUEST_MALFORMED, "record is a leaf hash: 64 hex digits")
-    return record
 
 
 def _unknown() -> Refused:

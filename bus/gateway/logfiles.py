@@ -7,9 +7,7 @@ the beginning of its row, so a width that was once right stays right: files neve
 from __future__ import annotations
 
 import secrets
-from base64 import b64encode
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +20,7 @@ from bus import audit, terms, tilestore
 from bus.audit import Entry
 from bus.db import queries
 from bus.gateway import control, trail
+from bus.gateway.embargoes import Connect, LogReading
 from bus.gateway.trail import Published
 from bus.httpsig import Signed
 from bus.tlog import checkpoint, note, tiles
@@ -37,9 +36,6 @@ BUNDLES = "log:bundles"  # what a `Reading` says of a token
 PROOFS = "audit/proofs"
 
 SQL = queries(Path(__file__).with_name("logfiles.sql"))
-
-Connect = Callable[[str], AbstractAsyncContextManager[asyncpg.Connection]]
-LogReading = Callable[[Signed, bytes, str, str, list[bytes], int], Awaitable[bytes]]
 
 
 class TokenBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -130,7 +126,7 @@ class LogFiles:
         wanted = [leaf_hash(text) for text in body.entries]
         at, signed_note, found = await self._prove(signed, wanted)
         return {
-            "checkpoint": {"origin": at.origin, "size": at.size, "root": b64encode(at.root).decode()},
+            "checkpoint": at.to_json(),
             "note": signed_note.decode(),
             "proofs": [
                 {"entry": entry.hex(), "index": one.index, "proof": one.encode().decode()}

@@ -38,11 +38,10 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from bus import impact
 from bus.db import queries
 from bus.gateway import control, embargoes, trail
-from bus.gateway.auditing import NOBODY, Connect, LogReading
-from bus.gateway.embargoes import ReaderBody
+from bus.gateway.auditing import NOBODY
+from bus.gateway.embargoes import Connect, LogReading, ReaderBody
 from bus.gateway.trail import Filter, Published
 from bus.httpsig import Signed
 from bus.terms import Word, asked, term
@@ -156,11 +155,8 @@ class Scorecards:
             pairs = {(one.counterpart, one.item) for one in exchanges if one.role == "consumer"}
             freshness = await _freshness(connection, whose, span, pairs)
             again = await _collected_again(connection, whose, span, at)
-        what = embargoes.described(WHAT, body.reader)
-        entry = await self._log_reading(signed, signed.digest[:16], body.reader.operator, what, [], len(exchanges))
-        if whose != caller:
-            async with self._connect("keeping a reading") as connection:
-                await embargoes.keep(connection, signed, entry, WHAT, body.reader, [whose])
+        others = [whose] if whose != caller else []
+        await embargoes.tell(self._connect, self._log_reading, signed, body.reader, WHAT, [], len(exchanges), others)
         return {
             "checkpoint": at.to_json(),
             "department": whose,
@@ -215,11 +211,11 @@ async def _take_back(
 ) -> None:
     """Decisions that were voided opened nothing. There are few: one a rule that changed in that very moment."""
     wanted = Filter(groups=(frozenset([("kind", "Voided")]),), since=span.begin)
-    async for page in impact.every(connection, wanted, at):
+    async for page in trail.pages(connection, wanted, at):
         codes = {one.entry.body["entry"]: one.entry.body["code"] for one in page}
         entries = frozenset(("entry", entry.hex()) for entry in codes)
         decided = Filter(groups=(entries, frozenset([("party", whose)])), since=span.begin, until=span.end)
-        async for decisions in impact.every(connection, decided, at):
+        async for decisions in trail.pages(connection, decided, at):
             for one in decisions:
                 body = one.entry.body
                 refused = any(section["code"] != Code.PERMIT for section in body["sections"])

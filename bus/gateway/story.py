@@ -111,9 +111,7 @@ async def _any(connection: asyncpg.Connection, at: Published, words: Sequence[Wo
 async def _all(connection: asyncpg.Connection, at: Published, *groups: Group) -> list[Found]:
     """The entries that have a word of each group."""
     found: list[Found] = []
-    after: int | None = -1
-    while after is not None:
-        more, after = await trail.page(connection, Filter(groups=groups), at, after, trail.PAGE)
+    async for more in trail.pages(connection, Filter(groups=groups), at):
         found += more
         if len(found) > MOST:
             raise Malformed(

@@ -7,8 +7,7 @@ while entries arrive.
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -21,6 +20,7 @@ from bus.audit import KINDS, Entry
 from bus.db import queries
 from bus.terms import LISTED, Word, bit, places, term, words
 from bus.tilestore import Stored
+from bus.tlog.checkpoint import Checkpoint
 from bus.tlog.tiles import WIDTH
 from consent.decide import CHINA
 from schemas.errors import Code, Malformed, Misuse, Unavailable
@@ -104,7 +104,7 @@ class Published:
 
     def to_json(self) -> dict[str, Any]:
         """As every answer names it."""
-        return {"origin": self.origin, "size": self.size, "root": b64encode(self.root).decode()}
+        return Checkpoint(self.origin, self.size, self.root).to_json()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +150,20 @@ async def page(
                 if len(found) == limit:
                     return found, stored.index
     return found, None
+
+
+async def pages(connection: asyncpg.Connection, wanted: Filter, at: Published) -> AsyncIterator[list[Found]]:
+    """All pages of what a checkpoint covers, none of them empty."""
+    after: int | None = -1
+    while after is not None:
+        found, after = await page(connection, wanted, at, after, PAGE)
+        if found:
+            yield found
+
+
+def parties(found: Iterable[Found]) -> set[str]:
+    """The departments that these entries concern, on either side."""
+    return {value for one in found for name, value in words(one.entry) if name == "party"}
 
 
 async def counts(connection: asyncpg.Connection, wanted: Filter, at: Published) -> list[tuple[date, int]]:

@@ -22,12 +22,11 @@ import msgspec
 from bus import impact, tilestore
 from bus.db import queries
 from bus.gateway import control, embargoes, trail
-from bus.gateway.auditing import NOBODY, Connect, LogReading
+from bus.gateway.auditing import NOBODY
 from bus.gateway.control import SubjectBody
-from bus.gateway.embargoes import ReaderBody
+from bus.gateway.embargoes import Connect, LogReading, ReaderBody
 from bus.gateway.trail import Filter, Found
 from bus.httpsig import Signed
-from bus.terms import words
 from consent.purposes import GROUNDS, PURPOSES
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Refused
@@ -88,12 +87,8 @@ class Usages:
             found, following = await trail.page(connection, wanted, at, body.after, body.limit)
             voided = await impact.voided(connection, found, at)
             names = await _names(connection, found)
-        what = embargoes.described(WHAT, body.reader)
-        entry = await self._log_reading(signed, signed.digest[:16], body.reader.operator, what, subjects, len(found))
-        if auditor:
-            parties = {value for one in found for name, value in words(one.entry) if name == "party"}
-            async with self._connect("keeping a reading") as connection:
-                await embargoes.keep(connection, signed, entry, WHAT, body.reader, parties)
+        parties = trail.parties(found) if auditor else ()
+        await embargoes.tell(self._connect, self._log_reading, signed, body.reader, WHAT, subjects, len(found), parties)
         return {
             "checkpoint": at.to_json(),
             "usages": [self._usage(one, names, voided) for one in found],

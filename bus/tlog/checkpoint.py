@@ -36,6 +36,10 @@ class Checkpoint:
         """The text of the note that carries it."""
         return checkpoint_text(self.origin, self.size, self.root)
 
+    def to_json(self) -> dict[str, str | int]:
+        """As every answer and archive names it: the root in base64."""
+        return {"origin": self.origin, "size": self.size, "root": b64encode(self.root).decode()}
+
 
 def checkpoint_text(origin: str, size: int, root: bytes) -> str:
     """`<origin>\\n<size>\\n<base64 of the root>\\n`."""

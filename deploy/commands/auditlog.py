@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,6 @@ from bus.logexport import VKEY
 from bus.pki import write_private
 from bus.recorder.guard import Guard, Signed
 from bus.tlog import policy, proof, verify
-from bus.tlog.checkpoint import Checkpoint
 from bus.tlog.note import NoteSigner
 from bus.tlog.verify import Advance
 from deploy.bootstrap import Bus
@@ -60,7 +58,7 @@ def register_log(audit: typer.Typer) -> None:
                     done = await logexport.export(folder, _Gateways(client, log.name), log, advance)
                 except OSError as exc:
                     raise Misuse(Code.CONFIG_INVALID, f"{folder}: cannot be used ({exc.strerror})") from exc
-        document = _facts(done.checkpoint) | {
+        document = done.checkpoint.to_json() | {
             "folder": str(folder),
             "fetched": done.fetched,
             "key": str(folder / VKEY),
@@ -99,7 +97,7 @@ def register_log(audit: typer.Typer) -> None:
             data = _file(path)
             at = verify.verify_proof(data, log, None if entry is None else _leaf(entry), quorum)
             what = f"entry {proof.parse(data).index}"
-        document = {"good": True, "what": what} | _facts(at)
+        document = {"good": True, "what": what} | at.to_json()
         emit(document, as_json=json, human=lambda: facts("Verified", document))
 
     @command(audit, name="proof")
@@ -124,7 +122,7 @@ def register_log(audit: typer.Typer) -> None:
             data = await client.proof(leaf)
         at = verify.verify_proof(data, log, leaf)
         found = proof.parse(data)
-        document: dict[str, Any] = {"entry": entry, "index": found.index} | _facts(at)
+        document: dict[str, Any] = {"entry": entry, "index": found.index} | at.to_json()
         document["carries_entry"] = found.extra is not None
         if out is None:
             emit(document | {"proof": data.decode()}, as_json=json, human=lambda: _print(data))
@@ -242,10 +240,6 @@ def _progress(what: str, quiet: bool) -> Iterator[Advance]:
     with Progress(*columns, console=err, transient=True, disable=quiet) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, of: progress.update(task, completed=done, total=of)
-
-
-def _facts(at: Checkpoint) -> dict[str, Any]:
-    return {"origin": at.origin, "size": at.size, "root": b64encode(at.root).decode()}
 
 
 def _reader(folder: Path) -> Callable[[str], bytes | None]:
