@@ -17,9 +17,6 @@ from deploy.commands.usages import register_usages
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, table
 
-_COLUMNS = ("when (UTC)", "kind", "who", "whose", "item", "what for", "ground", "operator", "opened", "refused")
-
-
 _FINDINGS = ("when (UTC)", "severity", "rule", "who", "operator", "what", "entries")
 
 

@@ -11,8 +11,8 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bus.pki import write_private
-from consent.purposes import GROUNDS, PURPOSES
 from deploy.commands.stack import start_detached
+from deploy.commands.trail import COLUMNS, row
 from deploy.demo import run
 from deploy.demo.departments import DEPARTMENTS, MARKET
 from deploy.home import Home, HomeOption
@@ -57,7 +57,7 @@ def register(app: typer.Typer) -> None:
         document = {"commit": commit(), "machine": machine(), "seed": None, **figures}
         report.parent.mkdir(parents=True, exist_ok=True)
         write_private(report, (json_.dumps(document, ensure_ascii=False, indent=2) + "\n").encode())
-        emit(document, as_json=json, human=lambda: _show(found))
+        emit(document, as_json=json, human=lambda: show(found))
         if keep and not json:
             err.print(f"The bus is still up: export DEPTBUS_HOME={where.path}")
         if wrong:
@@ -66,7 +66,8 @@ def register(app: typer.Typer) -> None:
             out.print(f"[bold green]Every figure is as expected.[/] Figures: {report}")
 
 
-def _show(found: dict[str, Any]) -> None:
+def show(found: dict[str, Any]) -> None:
+    """The figures of a demo as tables."""
     table(
         "The export of market regulation (市场监管)",
         ("lines", "published", "changes", "duplicates", "quarantined"),
@@ -85,18 +86,8 @@ def _show(found: dict[str, Any]) -> None:
     table("Refused to the bank (银行)", ("code", "times"), list(found["refused"].items()))
     table(
         f"Who opened the data of {found['story']['firm']}",
-        ("when (UTC)", "who", "what for", "ground", "opened", "refused"),
-        [
-            [
-                entry["time"][:23],
-                _NAMES.get(entry["consumer"], entry["consumer"]),
-                PURPOSES[entry["purpose"]],
-                GROUNDS[entry["ground"]],
-                ", ".join(entry["permitted"]),
-                ", ".join(entry["refused"]),
-            ]
-            for entry in found["story"]["entries"]
-        ],
+        COLUMNS,
+        [row(entry, _NAMES) for entry in found["story"]["entries"]],
     )
     full, paced = found["latency_ms"], found["latency_ms_paced"]
     table(

@@ -26,7 +26,7 @@ from schemas.errors import Code, Misuse
 
 PAGE = 1_000
 BAR = 40  # characters of the longest
-_COLUMNS = (
+COLUMNS = (
     "index",
     "when (UTC)",
     "kind",
@@ -90,8 +90,8 @@ def register_trail(audit: typer.Typer) -> None:
         title = f"{len(entries)} entries at checkpoint {page['checkpoint']['size']}" + (
             "" if page["next"] is None else f" (go on with --after {page['next']}, or take --all)"
         )
-        rows = [_row(entry, names) for entry in entries]
-        emit(page | {"entries": entries}, as_json=json, human=lambda: table(title, _COLUMNS, rows))
+        rows = [row(entry, names) for entry in entries]
+        emit(page | {"entries": entries}, as_json=json, human=lambda: table(title, COLUMNS, rows))
 
     @command(audit)
     @filtered
@@ -239,7 +239,8 @@ def _written(document: Mapping[str, Any]) -> None:
     out.print(f"{document['entries']} entries at checkpoint {at} are in {document['file']}", markup=False)
 
 
-def _row(entry: dict[str, Any], names: Mapping[str, str]) -> list[Any]:
+def row(entry: dict[str, Any], names: Mapping[str, str]) -> list[Any]:
+    """An entry in a terminal, in the order of `COLUMNS`. `names` are departments' by credit code."""
     body = entry["body"]
     who = body.get("consumer") or body.get("reader") or body.get("recipient") or ""
     whose = body.get("provider") or body.get("author") or ""

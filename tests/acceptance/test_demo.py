@@ -17,6 +17,7 @@ import pytest
 
 from bus import audit
 from bus.kafka import everything
+from deploy.commands.demo import show
 from deploy.home import Home
 from schemas.catalogue import Catalogue
 
@@ -53,6 +54,18 @@ def test_every_figure_is_as_expected(demo: tuple[Home, dict[str, Any]]) -> None:
     assert (found["releases_without_audit"], found["lost"], found["duplicated"]) == (0, 0, 0)
     assert found["supervision_findings"] == 0  # systems at work, whatever the hour
     assert all(found[name][p] > 0 for name in ("latency_ms", "latency_ms_paced") for p in ("p50", "p99"))
+
+
+def test_people_see_tables_of_it(demo: tuple[Home, dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    """What `deptbus demo` shows without `--json`: each figure, and who opened one firm's data."""
+    home, found = demo
+    done = _deptbus(home, "audit", "query", "--as", "auditor", "--kind", "Decision", "--limit", "5", "--json")
+    entries = json.loads(done.stdout)["entries"]
+    show({**found, "story": {"firm": "one firm", "entries": entries}})
+    said = capsys.readouterr().out
+    assert "Who opened the data of one firm" in said
+    assert all(str(found[name]) in said for name in ("lines", "published", "audit_entries"))
+    assert {entry["body"]["operator"] for entry in entries} <= set(re.findall(r"[\w-]+", said))
 
 
 def test_the_engines_say_the_same(demo: tuple[Home, dict[str, Any]]) -> None:
