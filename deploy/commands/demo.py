@@ -22,7 +22,7 @@ from deploy.stack.supervisor import stop_running
 from schemas.errors import Code, Refused
 
 _ZH = {d.name: f"{d.name} {d.zh}" for d in DEPARTMENTS} | {MARKET.name: f"{MARKET.name} {MARKET.zh}"}
-_NAMES = {d.uscc: _ZH[d.name] for d in DEPARTMENTS}
+_NAMES = {d.uscc: _ZH[d.name] for d in (*DEPARTMENTS, MARKET)}
 
 
 def register(app: typer.Typer) -> None:
