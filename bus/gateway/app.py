@@ -91,8 +91,8 @@ def create_app(gateway: Gateway) -> FastAPI:
 
         app.add_api_route(path, endpoint, methods=["POST"], name=path)
 
-    for path, (call, body_type) in gateway.routes().items():
-        route(path, call, body_type)
+    for path, one in gateway.routes().items():
+        route(path, one.call, one.body)
 
     @app.get("/v1/admitted/{leaf_hash}")
     async def admitted(leaf_hash: str, request: Request) -> Response:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from types import TracebackType
@@ -31,6 +31,7 @@ from bus.gateway.findings import Findings, FindingsBody
 from bus.gateway.impacts import ImpactBody, Impacts
 from bus.gateway.keyring import Keyring
 from bus.gateway.logfiles import LogFiles, ProofsBody, TokenBody
+from bus.gateway.openapi import Route
 from bus.gateway.release import Releases
 from bus.gateway.revisions import Revisions, Rule
 from bus.gateway.scorecards import ScorecardBody, Scorecards
@@ -55,8 +56,6 @@ STALL_LOOK_SECONDS = 1.0
 MAX_CONSENTS = 1_000
 
 log = structlog.get_logger()
-
-Route = tuple[Callable[[Signed, Any], Awaitable[Any]], Any]
 
 
 class IdBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -190,32 +189,32 @@ class Gateway:
         return httpsig.verify(message, body, self.trust, datetime.now(UTC))
 
     def routes(self) -> Mapping[str, Route]:
-        """The JSON routes: path, what it calls, the body it takes."""
+        """The JSON routes: what each path calls, the body it takes, the answer it gives."""
         return {
-            "/v1/agreements": (self.create_agreement, AgreementBody),
-            "/v1/agreements:list": (self.list_agreements, ListBody),
-            "/v1/agreements:show": (self.show_agreement, IdBody),
-            "/v1/agreements:end": (self.end_agreement, IdBody),
-            "/v1/consents": (self.create_consents, ConsentsBody),
-            "/v1/consents:show": (self.show_consent, IdBody),
-            "/v1/consents:search": (self.search_consents, SubjectQuery),
-            "/v1/consents:withdraw": (self.withdraw_consent, IdBody),
-            "/v1/licences:search": (self.search_licences, SearchBody),
-            "/v1/records:show": (self.show_record, RecordBody),
-            "/v1/records:impact": (self.impacts.show, ImpactBody),
-            "/v1/audit/entries:query": (self.auditing.query, EntriesBody),
-            "/v1/audit/counts:query": (self.auditing.counts, CountsBody),
-            "/v1/audit/stories:show": (self.auditing.story, StoryBody),
-            "/v1/audit/readings:list": (self.embargoes.readings, ReadingsBody),
-            "/v1/audit/embargoes": (self.embargoes.propose, EmbargoBody),
-            "/v1/audit/embargoes:confirm": (self.embargoes.confirm, ConfirmBody),
-            "/v1/audit/embargoes:list": (self.embargoes.list, EmbargoesBody),
-            "/v1/audit/proofs": (self.logfiles.proofs, ProofsBody),
-            "/v1/audit/tokens": (self.logfiles.issue_token, TokenBody),
-            "/v1/audit/findings:list": (self.findings.list, FindingsBody),
-            "/v1/scorecards:show": (self.scorecards.show, ScorecardBody),
-            "/v1/subjects/usages:query": (self.usages.query, UsagesBody),
-            "/v1/subjects/usages:period": (self.usages.period, PeriodBody),
+            "/v1/agreements": Route(self.create_agreement, AgreementBody, Any),
+            "/v1/agreements:list": Route(self.list_agreements, ListBody, Any),
+            "/v1/agreements:show": Route(self.show_agreement, IdBody, Any),
+            "/v1/agreements:end": Route(self.end_agreement, IdBody, Any),
+            "/v1/consents": Route(self.create_consents, ConsentsBody, Any),
+            "/v1/consents:show": Route(self.show_consent, IdBody, Any),
+            "/v1/consents:search": Route(self.search_consents, SubjectQuery, Any),
+            "/v1/consents:withdraw": Route(self.withdraw_consent, IdBody, Any),
+            "/v1/licences:search": Route(self.search_licences, SearchBody, Any),
+            "/v1/records:show": Route(self.show_record, RecordBody, Any),
+            "/v1/records:impact": Route(self.impacts.show, ImpactBody, Any),
+            "/v1/audit/entries:query": Route(self.auditing.query, EntriesBody, Any),
+            "/v1/audit/counts:query": Route(self.auditing.counts, CountsBody, Any),
+            "/v1/audit/stories:show": Route(self.auditing.story, StoryBody, Any),
+            "/v1/audit/readings:list": Route(self.embargoes.readings, ReadingsBody, Any),
+            "/v1/audit/embargoes": Route(self.embargoes.propose, EmbargoBody, Any),
+            "/v1/audit/embargoes:confirm": Route(self.embargoes.confirm, ConfirmBody, Any),
+            "/v1/audit/embargoes:list": Route(self.embargoes.list, EmbargoesBody, Any),
+            "/v1/audit/proofs": Route(self.logfiles.proofs, ProofsBody, Any),
+            "/v1/audit/tokens": Route(self.logfiles.issue_token, TokenBody, Any),
+            "/v1/audit/findings:list": Route(self.findings.list, FindingsBody, Any),
+            "/v1/scorecards:show": Route(self.scorecards.show, ScorecardBody, Any),
+            "/v1/subjects/usages:query": Route(self.usages.query, UsagesBody, Any),
+            "/v1/subjects/usages:period": Route(self.usages.period, PeriodBody, Any),
         }
 
     async def create_agreement(self, signed: Signed, body: AgreementBody) -> Any:
