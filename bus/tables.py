@@ -17,7 +17,8 @@ from datetime import datetime
 from typing import Any
 
 from consent.decide import CHINA
-from consent.purposes import GROUNDS, PURPOSES
+from consent.law import GROUNDS
+from consent.purposes import PURPOSES
 
 BOM = b"\xef\xbb\xbf"  # without it a spreadsheet reads UTF-8 as the machine's own encoding
 

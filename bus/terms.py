@@ -16,7 +16,7 @@ from typing import Any
 from bus.audit import KINDS, Entry
 from bus.messages import MAX_TEXT
 from bus.tlog.tiles import WIDTH
-from consent.purposes import GROUNDS
+from consent.law import GROUNDS
 from schemas.errors import Code, Misuse
 from schemas.identifiers import parse_uscc
 

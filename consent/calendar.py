@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from types import MappingProxyType
 
 import chinese_calendar
@@ -16,6 +16,7 @@ import chinese_calendar
 from consent.decide import CHINA
 
 _WEEK_DAYS = 5
+_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,3 +51,19 @@ def is_working_time(at: datetime, opens: time, closes: time, years: Years = NONE
     if not opens <= local.time() < closes:
         return False
     return is_working_day(local.date(), years)
+
+
+def add_working_days(start: date, days: int, years: Years = NONE) -> date | None:
+    """The `days`-th working day after `start`; None if a day on the way is beyond the known years.
+
+    `start` itself never counts, working day or not (民法典 art. 201: 开始的当日不计入). `days` is at least 1.
+    """
+    assert days >= 1
+    day = start
+    while days:
+        day += _DAY
+        works = is_working_day(day, years)
+        if works is None:
+            return None
+        days -= works
+    return day

@@ -288,7 +288,7 @@ def _check_names(item: Item, sections: Sequence[str], purposes: Sequence[str]) -
             raise Malformed(Code.SECTION_UNKNOWN, f"{item.name} has no section {section!r:.80}")
     for purpose in purposes:
         if purpose not in PURPOSES:
-            raise Malformed(Code.REQUEST_MALFORMED, f"unknown purpose {purpose!r:.80}: see consent/purposes.py")
+            raise Malformed(Code.REQUEST_MALFORMED, f"unknown purpose {purpose!r:.80}: see consent/purposes.toml")
 
 
 def _check_period(first: date, last: date | None) -> None:

@@ -27,7 +27,8 @@ from bus.gateway.control import SubjectBody
 from bus.gateway.embargoes import Connect, LogReading, ReaderBody
 from bus.gateway.trail import Filter, Found
 from bus.httpsig import Signed
-from consent.purposes import GROUNDS, PURPOSES
+from consent.law import GROUNDS
+from consent.purposes import PURPOSES
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Refused
 

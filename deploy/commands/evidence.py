@@ -23,7 +23,8 @@ from bus.tlog.note import Verifier
 from bus.tlog.proof import TlogProof
 from bus.tlog.tiles import HEIGHT, WIDTH, Tile
 from bus.trust import Trust
-from consent.purposes import GROUNDS, PURPOSES
+from consent.law import GROUNDS
+from consent.purposes import PURPOSES
 from deploy.commands.options import As, acting, log_key, trusting
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, facts

@@ -20,7 +20,7 @@ from schemas.errors import Code, Malformed, Misuse
 As = Annotated[str, typer.Option("--as", help="The department that acts: a name of `deptbus org list`.")]
 Item = Annotated[str, typer.Option("--item", help="A catalogue item, such as business-licence.")]
 Sections = Annotated[list[str], typer.Option("--section", help="A section of the item; may be repeated.")]
-Purpose = Annotated[str, typer.Option("--purpose", help="What for: a purpose of consent/purposes.py.")]
+Purpose = Annotated[str, typer.Option("--purpose", help="What for: a purpose of consent/purposes.toml.")]
 Purposes = Annotated[list[str], typer.Option("--purpose", help="What for; may be repeated.")]
 Ground = Annotated[str, typer.Option("--ground", help="STATUTORY_DUTY (法定职责) or CONSENT (同意).")]
 Operator = Annotated[str, typer.Option("--operator", help="The clerk's id in your own system; it stays in the log.")]

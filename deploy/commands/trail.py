@@ -17,7 +17,8 @@ from rich.text import Text
 from bus import tables
 from bus.client import GatewayClient
 from bus.terms import LISTED, asked
-from consent.purposes import GROUNDS, PURPOSES
+from consent.law import GROUNDS
+from consent.purposes import PURPOSES
 from deploy.commands.filters import body_of, described, filtered, reader_of
 from deploy.commands.options import As, acting
 from deploy.home import Home, HomeOption
