@@ -39,8 +39,7 @@ class Provision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class LegalGround(Provision, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A ground of art. 13 (1) of the 个人信息保护法. `id` is a `consent.model.Ground`.
 
-    `needs_citation`: a request on this ground names what it rests on, since the ground refers to another norm or
-    document.
+    `needs_citation`: a request on this ground names what it rests on: a duty, a law, a contract, an event.
     """
 
     needs_consent: bool

@@ -25,8 +25,9 @@ def test_every_ground_and_notice_of_the_model_has_its_article() -> None:
 
 
 def test_only_the_first_ground_needs_consent() -> None:
-    """Art. 13 (2): where items 2 to 7 apply, no consent is needed."""
+    """Art. 13 (2): where items 2 to 7 apply, no consent is needed; a request then names what it stands on."""
     assert [one.id for one in LEGAL_GROUNDS.values() if one.needs_consent] == [Ground.CONSENT]
+    assert [one.id for one in LEGAL_GROUNDS.values() if not one.needs_citation] == [Ground.CONSENT]
 
 
 def test_what_was_not_read_names_no_article() -> None:
