@@ -14,9 +14,11 @@ import msgspec
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from bus import httpsig, metrics
 from bus.gateway.logfiles import leaf_hash as parse_leaf_hash
+from bus.gateway.openapi import PATH, document
 from bus.gateway.service import Gateway
 from bus.messages import MAX_REQUEST_BYTES, KeyRequest
 from schemas.errors import Code, DeptbusError, Malformed, Misuse, Refused, Unavailable
@@ -35,6 +37,8 @@ _STATUS = {
     Code.NOT_FOUND: 404,
     Code.STATE_INVALID: 409,
 }
+# 400, 403 and 503 by their kind, 404 and 405 also of the framework's own, 500 a defect.
+STATUSES = {*_STATUS.values(), 400, 403, 405, 500, 503}
 _MOMENT = "public, max-age=1"  # a new checkpoint comes each second
 _FOR_EVER = "max-age=31536000, immutable"
 
@@ -46,7 +50,8 @@ log = structlog.get_logger()
 
 def create_app(gateway: Gateway) -> FastAPI:
     """The application over a started gateway."""
-    app = FastAPI(title="deptbus gateway", version="1", docs_url=None, redoc_url=None)
+    app = FastAPI(title="deptbus gateway", version="1", openapi_url=None)
+    described = msgspec.json.encode(document(gateway.routes(), STATUSES))
     app.router.route_class = _Counted
 
     @app.exception_handler(DeptbusError)
@@ -56,12 +61,26 @@ def create_app(gateway: Gateway) -> FastAPI:
         answer.headers["Cache-Control"] = "no-store"  # a tile that is not there now may be in a second
         return answer
 
+    @app.exception_handler(HTTPException)
+    async def no_route(request: Request, error: HTTPException) -> Response:
+        """What the framework says itself: no such path (404), no such method (405, with `Allow`)."""
+        code = Code.NOT_FOUND if error.status_code == 404 else Code.REQUEST_MALFORMED
+        _count(request, code.value)
+        answer = _json({"code": code.value, "detail": f"{error.detail}: see {PATH}"}, error.status_code)
+        answer.headers.update(error.headers or {})
+        return answer
+
     @app.exception_handler(Exception)
     async def defect(request: Request, error: Exception) -> Response:
         """Ours: the traceback goes to the log, and nothing was released."""
         _count(request, Code.UNDECIDABLE.value)
         detail = "the gateway met a defect of its own: nothing was released; its log says more"
         return _json({"code": Code.UNDECIDABLE.value, "detail": detail}, 500)
+
+    @app.get(PATH)
+    async def openapi() -> Response:
+        """This interface, described (OpenAPI 3.1)."""
+        return Response(described, media_type="application/json")
 
     @app.get("/healthz")
     async def healthz() -> Response:
@@ -128,7 +147,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         return _file(await gateway.logfiles.tile(region, path), f"public, {_FOR_EVER}")
 
     @app.get("/schemas/ids/{number}")
-    async def schema_by_id(number: int) -> Response:
+    async def schema_by_id(number: str) -> Response:
         """Read-only schema registry: what generic Kafka tools ask. Open: schemas are public."""
         return Response(gateway.registry_schema(number), media_type="application/vnd.schemaregistry.v1+json")
 

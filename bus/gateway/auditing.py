@@ -6,21 +6,36 @@ Every reading is in the log before its answer leaves, and every answer names the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import asyncpg
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from bus.gateway import control, embargoes, reading, trail
 from bus.gateway import story as stories
 from bus.gateway.control import SubjectBody
 from bus.gateway.embargoes import Connect, LogReading, ReaderBody
+from bus.gateway.reading import AdmittedAnswer
+from bus.gateway.shapes import (
+    After,
+    CheckpointAnswer,
+    Count,
+    CreditCode,
+    EntryAnswer,
+    Hash,
+    Limit,
+    Next,
+    RequestId,
+    Time,
+)
 from bus.gateway.trail import Filter, Group
 from bus.httpsig import Signed
 from bus.terms import asked
 from consent.decide import CHINA
 from schemas.errors import Code, Refused
+from schemas.operations import Operation
 
 Everywhere = Callable[[SubjectBody], list[bytes]]
 
@@ -35,9 +50,9 @@ class FilterBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     subject: SubjectBody | None = None
     kind: str | None = None
-    consumer: str | None = None
-    provider: str | None = None
-    party: str | None = None
+    consumer: CreditCode | None = None
+    provider: CreditCode | None = None
+    party: CreditCode | None = None
     item: str | None = None
     section: str | None = None
     purpose: str | None = None
@@ -49,21 +64,21 @@ class FilterBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     code: str | None = None
     rule: str | None = None
     region: str | None = None
-    record: str | None = None
-    licence: str | None = None
-    request: str | None = None
-    entry: str | None = None
-    about: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
+    record: Hash | None = None
+    licence: Hash | None = None
+    request: RequestId | None = None
+    entry: Hash | None = None
+    about: Hash | None = None
+    since: Time | None = None
+    until: Time | None = None
     reader: ReaderBody = NOBODY
 
 
 class EntriesBody(FilterBody, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/audit/entries:query`. `after` is the `next` of the page before."""
 
-    after: int = -1
-    limit: int = 100
+    after: After = -1
+    limit: Limit = 100
 
 
 class CountsBody(FilterBody, forbid_unknown_fields=True, kw_only=True):
@@ -75,8 +90,58 @@ class CountsBody(FilterBody, forbid_unknown_fields=True, kw_only=True):
 class StoryBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/audit/stories:show`: one record, by its leaf hash in hex."""
 
-    record: str
+    record: Hash
     reader: ReaderBody = NOBODY
+
+
+class EntriesAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A page of entries."""
+
+    checkpoint: CheckpointAnswer
+    entries: list[EntryAnswer]
+    next: Next
+
+
+class DayAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A civil day's entries; with `by` those of one value of it."""
+
+    day: date
+    count: Count
+    value: str | UnsetType = UNSET
+
+
+class CountsAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Entries a day, and all of them."""
+
+    checkpoint: CheckpointAnswer
+    days: list[DayAnswer]
+    total: Count
+
+
+class ToldRecord(AdmittedAnswer, forbid_unknown_fields=True, kw_only=True):
+    """The record that a story is of, and its place if it is admitted."""
+
+    record: Hash
+    item: str | UnsetType = UNSET
+    issuer: CreditCode | UnsetType = UNSET
+    sequence: int | UnsetType = UNSET
+
+
+class EventAnswer(EntryAnswer, forbid_unknown_fields=True, kw_only=True):
+    """An entry, and what it is in the story; of a later version also which one."""
+
+    what: str
+    record: Hash | UnsetType = UNSET
+    sequence: int | UnsetType = UNSET
+    operation: Operation | UnsetType = UNSET
+
+
+class StoryAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What became of a record, in the log's order."""
+
+    checkpoint: CheckpointAnswer
+    record: ToldRecord
+    events: list[EventAnswer]
 
 
 _WORDS = tuple(name for name in FilterBody.__struct_fields__ if name not in ("subject", "since", "until", "reader"))

@@ -24,6 +24,7 @@ import msgspec
 from bus import audit
 from bus.db import queries
 from bus.gateway import control, trail
+from bus.gateway.shapes import After, CheckpointAnswer, CreditCode, Hash, Limit, Next, Text, Time
 from bus.httpsig import Signed
 from bus.messages import check_texts
 from schemas.errors import Code, Malformed, Refused
@@ -42,34 +43,68 @@ SQL = queries(Path(__file__).with_name("embargoes.sql"))
 class ReaderBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Who reads, in the auditor's own words: `operator` is the person, `investigation` what she reads for."""
 
-    operator: str = ""
-    investigation: str = ""
+    operator: Text = ""
+    investigation: Text = ""
 
 
 class ReadingsBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/audit/readings:list`. `before` is the `next` of the page before."""
 
-    before: int = NEWEST
-    limit: int = 100
+    before: After = NEWEST
+    limit: Limit = 100
 
 
 class EmbargoBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/audit/embargoes`: proposed by `operator` of the auditor that signs."""
 
-    investigation: str
-    until: datetime
-    operator: str
+    investigation: Text
+    until: Time
+    operator: Text
 
 
 class ConfirmBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/audit/embargoes:confirm`."""
 
     id: UUID
-    operator: str
+    operator: Text
 
 
 class EmbargoesBody(msgspec.Struct, forbid_unknown_fields=True):
     """`POST /v1/audit/embargoes:list`: nothing to say."""
+
+
+class ReadingAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """An auditor's reading, its `entry` in the log, and since when the departments that it concerns are shown it."""
+
+    entry: Hash
+    at: Time
+    reader: CreditCode
+    operator: str
+    what: str
+    investigation: str
+    shown_from: Time
+
+
+class ReadingsAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A page of readings, newest first."""
+
+    checkpoint: CheckpointAnswer
+    readings: list[ReadingAnswer]
+    next: Next
+
+
+class EmbargoAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """An embargo: counts once it is confirmed."""
+
+    id: UUID
+    investigation: str
+    until: Time
+    proposed_by: CreditCode
+    proposed_operator: str
+    proposed_at: Time
+    confirmed_by: CreditCode | None
+    confirmed_operator: str | None
+    confirmed_at: Time | None
 
 
 def check_reader(reader: ReaderBody) -> None:
@@ -125,7 +160,7 @@ class Embargoes:
 
         What is shown later has its place by when it was read: a list begins anew from the newest.
         """
-        caller, limit = signed.caller.uscc, min(max(body.limit, 1), PAGE)
+        caller, limit = signed.caller.uscc, body.limit
         async with self._connect("reading who read") as connection:
             if await control.is_auditor(connection, caller):
                 rows = await connection.fetch(SQL["all_readings"], body.before, limit, UNLESS_SET, LONGEST)
@@ -143,10 +178,8 @@ class Embargoes:
         """An embargo that counts when another has confirmed it. Raises `Malformed`, `Refused` (REQUEST_FORBIDDEN)."""
         check_reader(ReaderBody(operator=body.operator, investigation=body.investigation))
         _need(body.operator, body.investigation)
-        if body.until.tzinfo is None or body.until > datetime.now(UTC) + LONGEST:
-            raise Malformed(
-                Code.REQUEST_MALFORMED, f"until is a time with its offset, at most {LONGEST.days} days from now"
-            )
+        if body.until > datetime.now(UTC) + LONGEST:
+            raise Malformed(Code.REQUEST_MALFORMED, f"until is at most {LONGEST.days} days from now")
         number = uuid4()
         async with self._connect("proposing an embargo") as connection:
             await _check_auditor(connection, signed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,9 @@ from bus import audit
 from bus.db import queries
 from bus.gateway import control, trail
 from bus.gateway.embargoes import Connect, LogReading
+from bus.gateway.shapes import After, CheckpointAnswer, Count, CreditCode, Hash, Id, Limit, Next, Time
 from bus.httpsig import Signed
 from schemas.errors import Code, Refused
-
-PAGE = 1_000
-
 
 SQL = queries(Path(__file__).with_name("findings.sql"))
 
@@ -25,12 +22,37 @@ class FindingsBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/audit/findings:list`. `since` and `until` are the log's time; `after` the `next` of the page before."""
 
     rule: str | None = None
-    consumer: str | None = None
+    consumer: CreditCode | None = None
     operator: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    after: int = 0
-    limit: int = 100
+    since: Time | None = None
+    until: Time | None = None
+    after: After = 0
+    limit: Limit = 100
+
+
+class FindingAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What a rule found: `first` and `last` are places in the log, `entry` is the log's entry about the finding."""
+
+    id: Id
+    rule: str
+    severity: str
+    at: Time
+    consumer: CreditCode
+    operator: str
+    first: Count
+    last: Count
+    count: Count
+    entries: list[Hash]
+    detail: str
+    entry: Hash | None
+
+
+class FindingsAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A page of findings, in the order found."""
+
+    checkpoint: CheckpointAnswer
+    findings: list[FindingAnswer]
+    next: Next
 
 
 class Findings:
@@ -47,16 +69,15 @@ class Findings:
         the finding: null in the moment before it is there. `next` is null if there are no more now. Raises `Refused`
         (REQUEST_FORBIDDEN) for who is no auditor.
         """
-        limit = min(max(body.limit, 1), PAGE)
         filters = (body.rule, body.consumer, body.operator, body.since, body.until)
         async with self._connect("reading findings") as connection:
             if not await control.is_auditor(connection, signed.caller.uscc):
                 raise Refused(Code.REQUEST_FORBIDDEN, "findings are shown to auditors")
-            rows = await connection.fetch(SQL["findings"], body.after, *filters, limit)
+            rows = await connection.fetch(SQL["findings"], body.after, *filters, body.limit)
             at = await trail.published(connection)
         await self._log_reading(signed, signed.digest[:16], "", "audit/findings:list", [], len(rows))
         return {
             "checkpoint": at.to_json(),
             "findings": [{name: audit.plain(value) for name, value in row.items() if name != "number"} for row in rows],
-            "next": rows[-1]["number"] if len(rows) == limit else None,
+            "next": rows[-1]["number"] if len(rows) == body.limit else None,
         }

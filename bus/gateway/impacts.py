@@ -14,10 +14,13 @@ from bus.db import queries
 from bus.gateway import control, embargoes, trail
 from bus.gateway.embargoes import Connect, LogReading, ReaderBody
 from bus.gateway.logfiles import leaf_hash
+from bus.gateway.shapes import CheckpointAnswer, Count, CreditCode, Hash, Id, Time
 from bus.gateway.trail import Found, Published
 from bus.httpsig import Signed
 from bus.impact import Derived, Opening, Root
+from consent.model import Status
 from schemas.errors import Code, Refused
+from schemas.operations import Operation
 
 SQL = queries(Path(__file__).with_name("impacts.sql"))
 
@@ -25,8 +28,66 @@ SQL = queries(Path(__file__).with_name("impacts.sql"))
 class ImpactBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/records:impact`: a record by its leaf hash, in hex; `reader` as of any question of an auditor's."""
 
-    record: str
+    record: Hash
     reader: ReaderBody = ReaderBody()
+
+
+class OpenerAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A department that opened the licence."""
+
+    consumer: CreditCode
+    count: Count
+    first: Time
+    first_entry: Hash
+    last: Time
+    last_entry: Hash
+    purposes: list[str]
+    sections: list[str]
+    records: list[Hash]
+
+
+class DerivedAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A certificate that follows from the licence, `depth` steps away."""
+
+    record: Hash
+    licence: Hash
+    item: str
+    issuer: CreditCode
+    operation: Operation
+    status: Status
+    admitted_at: Time
+    parent: Hash
+    parent_licence: Hash
+    depth: Count
+
+
+class NoticeAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A notice that was sent; `opened` and `derived` are how many it names."""
+
+    id: Id
+    entry: Hash
+    logged_at: Time
+    record: Hash
+    operation: Operation
+    addressee: CreditCode
+    opened: Count
+    derived: Count
+
+
+class ImpactAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Who relied on a record's licence; `complete` is false if more follows from it than was looked at."""
+
+    checkpoint: CheckpointAnswer
+    record: Hash
+    licence: Hash
+    item: str
+    issuer: CreditCode
+    status: Status
+    sequence: int
+    openers: list[OpenerAnswer]
+    derived: list[DerivedAnswer]
+    complete: bool
+    notices: list[NoticeAnswer]
 
 
 class Impacts:

@@ -21,6 +21,7 @@ from bus.audit import Entry
 from bus.db import queries
 from bus.gateway import control, trail
 from bus.gateway.embargoes import Connect, LogReading
+from bus.gateway.shapes import CheckpointAnswer, Count, Hash, Time
 from bus.gateway.trail import Published
 from bus.httpsig import Signed
 from bus.tlog import checkpoint, note, tiles
@@ -45,7 +46,30 @@ class TokenBody(msgspec.Struct, forbid_unknown_fields=True):
 class ProofsBody(msgspec.Struct, forbid_unknown_fields=True):
     """`POST /v1/audit/proofs`: entries by leaf hash, in hex; 1 to 1,000."""
 
-    entries: list[str]
+    entries: list[Hash]
+
+
+class TokenAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A bearer's token for the log's entry bundles."""
+
+    token: str
+    expires_at: Time
+
+
+class ProofAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """An entry's place in the log and its `.tlog-proof`."""
+
+    entry: Hash
+    index: Count
+    proof: str
+
+
+class ProofsAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Proofs at one checkpoint, whose signed note is `note`."""
+
+    checkpoint: CheckpointAnswer
+    note: str
+    proofs: list[ProofAnswer]
 
 
 class LogFiles:
@@ -169,10 +193,10 @@ class LogFiles:
 def leaf_hash(text: str) -> bytes:
     """From its hex. Raises `Malformed` (REQUEST_MALFORMED)."""
     try:
-        digest = bytes.fromhex(text)
+        digest = bytes.fromhex(text)  # which passes over blanks
     except ValueError as exc:
         raise Malformed(Code.REQUEST_MALFORMED, "a leaf hash is 64 hex digits") from exc
-    if len(digest) != HASH_BYTES:
+    if len(digest) != HASH_BYTES or len(text) != 2 * HASH_BYTES:
         raise Malformed(Code.REQUEST_MALFORMED, "a leaf hash is 64 hex digits")
     return digest
 

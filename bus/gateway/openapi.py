@@ -1,11 +1,28 @@
-"""The gateway's HTTP interface as a closed OpenAPI 3.1 document: built from the routes, so that it cannot say less."""
+"""The gateway's HTTP interface as a closed OpenAPI 3.1 document.
+
+Built from the routes themselves, so that it cannot say less than they take. Closed: no object has a field that is not
+described, every code is one of the list, every status is there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
+import msgspec
+
+from bus.gateway.reading import AdmittedAnswer
 from bus.httpsig import Signed
+from schemas.avro import wire_schema
+from schemas.errors import Code
+
+PATH = "/openapi.json"
+_REF = "#/components/schemas/{name}"
+_HEX = "[0-9a-f]"
+_JSON, _AVRO, _TEXT, _FILE = "application/json", "application/avro", "text/plain", "application/octet-stream"
+_SIGNATURE = ("Signature", "Signature-Input", "Content-Digest")
+_SIGNED: list[dict[str, list[str]]] = [{name: [] for name in _SIGNATURE}]
 
 
 class Route(NamedTuple):
@@ -18,3 +35,169 @@ class Route(NamedTuple):
     call: Callable[[Signed, Any], Awaitable[Any]]
     body: Any
     answer: Any
+
+
+class Refusal(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Why not: a code from the closed list, and a sentence that says what, where and what to do."""
+
+    code: Code
+    detail: str
+
+
+class Probe(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The process runs, or its engines answer."""
+
+    status: str
+
+
+class RegisteredSchema(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A schema registry's answer: an Avro schema, as a text."""
+
+    schema: str
+
+
+def document(routes: Mapping[str, Route], statuses: Iterable[int]) -> dict[str, Any]:
+    """The whole document. `statuses` are those that a refusal can have."""
+    kinds = [Refusal, Probe, RegisteredSchema, AdmittedAnswer]
+    kinds += [kind for route in routes.values() for kind in (route.body, route.answer)]
+    schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
+    refusal, probe, registered, admitted, *described = schemas
+    refusals = {str(status): _answer(HTTPStatus(status).phrase, _JSON, refusal) for status in sorted(statuses)}
+    paths = {
+        path: {"post": _operation(path, route.call, refusals, _body(_JSON, body), _ok(_JSON, answer))}
+        for (path, route), body, answer in zip(routes.items(), described[::2], described[1::2], strict=True)
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "deptbus gateway",
+            "version": "1",
+            "description": "Every path below /v1 takes a request that is signed by RFC 9421; bus/FORMATS.md says how.",
+        },
+        "paths": paths | _others(refusals, probe, registered, admitted),
+        "components": {
+            "schemas": _closed(components) | _entry_bodies(),
+            "securitySchemes": {
+                **{name: {"type": "apiKey", "in": "header", "name": name} for name in _SIGNATURE},
+                "Token": {"type": "http", "scheme": "bearer", "description": "of POST /v1/audit/tokens"},
+            },
+        },
+    }
+
+
+def _others(refusals: Mapping[str, Any], probe: Any, registered: Any, admitted: Any) -> dict[str, Any]:
+    """What is no JSON route: keys, proofs, the log's files, probes, the schema registry."""
+    hash_ = {"type": "string", "pattern": f"^{_HEX}{{64}}$"}
+    leaf_hash, entry = _parameter("leaf_hash", hash_), _parameter("entry", hash_)
+    region, tile = _parameter("region", {"type": "string"}), _parameter("path", {"type": "string"})
+    binary: dict[str, Any] = {"type": "string", "format": "binary"}
+    text = {"type": "string"}
+
+    def get(name: str, answers: Any, *parameters: Any, security: Any = ()) -> dict[str, Any]:
+        operation = {"operationId": name, "responses": {**answers, **refusals}, "security": list(security)}
+        return {"get": operation | ({"parameters": list(parameters)} if parameters else {})}
+
+    return {
+        "/v1/keys": {
+            "post": {
+                "operationId": "keys",
+                "summary": "A KeyRequest in, a Grant out (schemas/wire): the only way to a key.",
+                "requestBody": {"required": True, "content": {_AVRO: {"schema": binary}}},
+                "responses": {**_ok(_AVRO, binary), **refusals},
+                "security": _SIGNED,
+            }
+        },
+        "/v1/admitted/{leaf_hash}": get("admitted", _ok(_JSON, admitted), leaf_hash, security=_SIGNED),
+        "/v1/audit/proofs/{entry}": get("proof", _ok(_TEXT, text), entry, security=_SIGNED),
+        "/log/{region}/checkpoint": get("checkpoint", _ok(_TEXT, text), region),
+        "/log/{region}/checkpoint/cosigned": get("cosigned", _ok(_TEXT, text), region),
+        "/log/{region}/tile/{path}": get("tile", _ok(_FILE, binary), region, tile),
+        "/log/{region}/tile/entries/{path}": get("bundle", _ok(_FILE, binary), region, tile, security=[{"Token": []}]),
+        "/schemas/ids/{number}": get(
+            "schema_by_id",
+            _ok("application/vnd.schemaregistry.v1+json", registered),
+            _parameter("number", {"type": "integer"}),
+        ),
+        "/healthz": get("healthz", _ok(_JSON, probe)),
+        "/readyz": get("readyz", _ok(_JSON, probe)),
+        PATH: get("openapi", _ok(_JSON, {"type": "object"})),
+    }
+
+
+def _operation(path: str, call: Any, refusals: Mapping[str, Any], body: Any, answers: Any) -> dict[str, Any]:
+    summary, _, more = (call.__doc__ or "").partition("\n")
+    return {
+        "operationId": path.removeprefix("/v1/").replace("/", "_").replace(":", "_"),
+        "summary": summary.strip(),
+        "requestBody": body,
+        "responses": {**answers, **refusals},
+        "security": _SIGNED,
+    } | ({"description": " ".join(more.split())} if more.strip() else {})
+
+
+def _body(media: str, schema: Any) -> dict[str, Any]:
+    return {"required": True, "content": {media: {"schema": schema}}}
+
+
+def _answer(description: str, media: str, schema: Any) -> dict[str, Any]:
+    return {"description": description, "content": {media: {"schema": schema}}}
+
+
+def _ok(media: str, schema: Any) -> dict[str, Any]:
+    return {"200": _answer("OK", media, schema)}
+
+
+def _parameter(name: str, schema: Any) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _closed(schema: Any) -> Any:
+    """Dataclasses, too, have no other fields than theirs; their bytes are written in hex."""
+    if isinstance(schema, list):
+        return [_closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("type") == "object" and "properties" in schema:
+        schema = {"additionalProperties": False} | schema
+    if schema == {"type": "string", "contentEncoding": "base64"}:
+        return {"type": "string", "pattern": f"^({_HEX}{{2}})*$"}
+    return {name: _closed(inner) for name, inner in schema.items()}
+
+
+def _entry_bodies() -> dict[str, Any]:
+    """What an entry of the log says, by its kind: from the Avro schema that it is written with (`audit.plain`)."""
+    (body,) = (field["type"] for field in wire_schema("AuditEntry")["fields"] if field["name"] == "body")
+    named: dict[str, Any] = {"Id": {"size": 16}}
+    return {f"Entry.{kind['name']}": _plain(kind, named) for kind in body}
+
+
+def _plain(avro: Any, named: dict[str, Any]) -> dict[str, Any]:
+    """A JSON schema of an Avro type's values, as `audit.plain` shows them. `named` are the types defined so far."""
+    if isinstance(avro, list):
+        return {"anyOf": [_plain(one, named) for one in avro]}
+    if isinstance(avro, str):
+        return dict(_PRIMITIVES[avro]) if avro in _PRIMITIVES else _plain(named[avro], named)
+    if "name" in avro:
+        named[avro["name"]] = avro
+    match avro:
+        case {"logicalType": "timestamp-micros"}:
+            return {"type": "string", "format": "date-time"}
+        case {"type": "array"}:
+            return {"type": "array", "items": _plain(avro["items"], named)}
+        case {"type": "record"}:
+            fields = {field["name"]: _plain(field["type"], named) for field in avro["fields"]}
+            shape = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+            return shape | ({"description": avro["doc"]} if "doc" in avro else {})
+        case {"size": size}:
+            return {"type": "string", "pattern": f"^{_HEX}{{{2 * size}}}$"}
+    raise TypeError(f"no JSON is described for {avro}")
+
+
+_PRIMITIVES: Mapping[str, Mapping[str, Any]] = {
+    "null": {"type": "null"},
+    "string": {"type": "string"},
+    "int": {"type": "integer"},
+    "long": {"type": "integer"},
+    "boolean": {"type": "boolean"},
+    "bytes": {"type": "string", "pattern": f"^({_HEX}{{2}})*$"},
+}

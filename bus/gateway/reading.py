@@ -5,19 +5,52 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import asyncpg
+import msgspec
+from msgspec import UNSET, UnsetType
 
 from bus import envelope
 from bus.db import queries
-from consent.model import Status, status_after
+from bus.gateway.shapes import Base64, Hash, Time
+from consent.model import RecordState, Status, status_after
 from schemas.errors import Code, Refused
 from schemas.operations import Operation
 
 MAX_LICENCES = 100  # one subject's licences of one item: a few; a person with more is paged by item
 
 SQL = queries(Path(__file__).with_name("reading.sql"))
+
+
+StatusOrNone = Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*Status, ""]})]
+
+
+class AdmittedAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What the index says of a record, and `at` since when: of a WAITING one nothing, of a REFUSED one its `code`.
+
+    `status` is the licence's now, empty where two records claim one place.
+    """
+
+    state: RecordState
+    at: Time | UnsetType = UNSET
+    code: Code | UnsetType = UNSET
+    entry: Hash | UnsetType = UNSET
+    superseded: bool | UnsetType = UNSET
+    status: StatusOrNone | UnsetType = UNSET
+
+
+class RecordAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A sealed record as it was received."""
+
+    value: Base64
+
+
+class RecordsAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Sealed records and the grant for them (Avro `Grant`); null if there are none."""
+
+    records: list[Base64]
+    grant: Base64 | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from statistics import quantiles
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 import msgspec
@@ -42,6 +42,7 @@ from bus.db import queries
 from bus.gateway import control, embargoes, trail
 from bus.gateway.auditing import NOBODY
 from bus.gateway.embargoes import Connect, LogReading, ReaderBody
+from bus.gateway.shapes import CheckpointAnswer, Codes, Count, CreditCode, Hash, PercentilesAnswer, Time
 from bus.gateway.trail import Filter, Published
 from bus.httpsig import Signed
 from bus.terms import Word, asked, term
@@ -67,10 +68,79 @@ SQL = queries(Path(__file__).with_name("scorecards.sql"))
 class ScorecardBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/scorecards:show`: by default the caller's, of the last 30 days. Auditors may name a department."""
 
-    department: str | None = None
+    department: CreditCode | None = None
     since: date | None = None
     until: date | None = None
     reader: ReaderBody = NOBODY
+
+
+class AgreedAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Since when an agreement was missing, and when there was one."""
+
+    asked: Time
+    agreed: Time | None
+
+
+class ExchangeAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What one department asked of another for one item, in decisions."""
+
+    role: Literal["provider", "consumer"]
+    counterpart: CreditCode
+    item: str
+    demanded: Count
+    granted: Count
+    refused: Count
+    voided: Count
+    codes: Codes
+    answer: AgreedAnswer | None
+
+
+class LoggingAnswer(PercentilesAnswer, forbid_unknown_fields=True, kw_only=True):
+    """From a decision until the log had it, in milliseconds, of some decisions of a day."""
+
+    day: date
+    decisions: Count
+
+
+class FreshnessAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """An issuer's records of an item, and how long after their events they were admitted."""
+
+    issuer: CreditCode
+    item: str
+    records: Count
+    newest_occurred_at: Time
+    newest_admitted_at: Time
+    occurred_to_admitted_s: PercentilesAnswer
+
+
+class ExamplesAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """How many records, and the leaf hashes of some."""
+
+    records: Count
+    examples: list[Hash]
+
+
+class CollectedAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """重复采集. `complete` is false if not all certificates were looked at."""
+
+    issued: Count
+    with_source: Count
+    source_unopened: ExamplesAnswer
+    source_unnamed: ExamplesAnswer
+    complete: bool
+
+
+class ScorecardAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A department's scorecard, from the first to the last day."""
+
+    checkpoint: CheckpointAnswer
+    department: CreditCode
+    since: date
+    until: date
+    exchanges: list[ExchangeAnswer]
+    decided_to_logged_ms: LoggingAnswer | None
+    freshness: list[FreshnessAnswer]
+    collected_again: CollectedAnswer
 
 
 @dataclass(slots=True)

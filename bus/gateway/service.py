@@ -23,20 +23,30 @@ from aiokafka import AIOKafkaProducer
 from bus import audit, db, envelope, httpsig, merkle, metrics, pseudonyms, trustfeed
 from bus.db import postgres_errors
 from bus.gateway import control, reading
-from bus.gateway.auditing import Auditing, CountsBody, EntriesBody, StoryBody
+from bus.gateway.auditing import Auditing, CountsAnswer, CountsBody, EntriesAnswer, EntriesBody, StoryAnswer, StoryBody
 from bus.gateway.control import AgreementBody, ConsentBody, SubjectBody
-from bus.gateway.embargoes import ConfirmBody, EmbargoBody, Embargoes, EmbargoesBody, ReadingsBody
+from bus.gateway.embargoes import (
+    ConfirmBody,
+    EmbargoAnswer,
+    EmbargoBody,
+    Embargoes,
+    EmbargoesBody,
+    ReadingsAnswer,
+    ReadingsBody,
+)
 from bus.gateway.facts import seconds_to_stall
-from bus.gateway.findings import Findings, FindingsBody
-from bus.gateway.impacts import ImpactBody, Impacts
+from bus.gateway.findings import Findings, FindingsAnswer, FindingsBody
+from bus.gateway.impacts import ImpactAnswer, ImpactBody, Impacts
 from bus.gateway.keyring import Keyring
-from bus.gateway.logfiles import LogFiles, ProofsBody, TokenBody
+from bus.gateway.logfiles import LogFiles, ProofsAnswer, ProofsBody, TokenAnswer, TokenBody
 from bus.gateway.openapi import Route
+from bus.gateway.reading import RecordAnswer, RecordsAnswer
 from bus.gateway.release import Releases
 from bus.gateway.revisions import Revisions, Rule
-from bus.gateway.scorecards import ScorecardBody, Scorecards
+from bus.gateway.scorecards import ScorecardAnswer, ScorecardBody, Scorecards
 from bus.gateway.sessions import SessionKeys
-from bus.gateway.usages import PeriodBody, Usages, UsagesBody
+from bus.gateway.shapes import Hash, RequestId, Text
+from bus.gateway.usages import PeriodAnswer, PeriodBody, Usages, UsagesAnswer, UsagesBody
 from bus.httpsig import Signed
 from bus.kafka import bounded, kafka_errors, producer
 from bus.messages import KeyRequest, Read, check_texts
@@ -44,6 +54,7 @@ from bus.sealer import SCHEMA_ID
 from bus.trust import Trust, topic_key
 from bus.trustfeed import TrustFeed
 from consent.decide import CHINA
+from consent.model import Agreement, Consent
 from schemas.avro import wire_schema
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Malformed, Refused, Unavailable
@@ -67,7 +78,7 @@ class IdBody(msgspec.Struct, forbid_unknown_fields=True):
 class RecordBody(msgspec.Struct, forbid_unknown_fields=True):
     """Names one record by its leaf hash, in hex."""
 
-    record: str
+    record: Hash
 
 
 class ListBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -93,14 +104,14 @@ class SearchBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     item: str
     subject: SubjectBody
     sections: list[str]
-    request: str
-    recipient: str
-    purpose: str
-    ground: str
-    operator: str
-    citation: str = ""
-    case: str = ""
-    agent: str | None = None
+    request: RequestId
+    recipient: Hash
+    purpose: Text
+    ground: Text
+    operator: Text
+    citation: Text = ""
+    case: Text = ""
+    agent: Text | None = None
     as_of: date | None = None
 
 
@@ -191,30 +202,30 @@ class Gateway:
     def routes(self) -> Mapping[str, Route]:
         """The JSON routes: what each path calls, the body it takes, the answer it gives."""
         return {
-            "/v1/agreements": Route(self.create_agreement, AgreementBody, Any),
-            "/v1/agreements:list": Route(self.list_agreements, ListBody, Any),
-            "/v1/agreements:show": Route(self.show_agreement, IdBody, Any),
-            "/v1/agreements:end": Route(self.end_agreement, IdBody, Any),
-            "/v1/consents": Route(self.create_consents, ConsentsBody, Any),
-            "/v1/consents:show": Route(self.show_consent, IdBody, Any),
-            "/v1/consents:search": Route(self.search_consents, SubjectQuery, Any),
-            "/v1/consents:withdraw": Route(self.withdraw_consent, IdBody, Any),
-            "/v1/licences:search": Route(self.search_licences, SearchBody, Any),
-            "/v1/records:show": Route(self.show_record, RecordBody, Any),
-            "/v1/records:impact": Route(self.impacts.show, ImpactBody, Any),
-            "/v1/audit/entries:query": Route(self.auditing.query, EntriesBody, Any),
-            "/v1/audit/counts:query": Route(self.auditing.counts, CountsBody, Any),
-            "/v1/audit/stories:show": Route(self.auditing.story, StoryBody, Any),
-            "/v1/audit/readings:list": Route(self.embargoes.readings, ReadingsBody, Any),
-            "/v1/audit/embargoes": Route(self.embargoes.propose, EmbargoBody, Any),
-            "/v1/audit/embargoes:confirm": Route(self.embargoes.confirm, ConfirmBody, Any),
-            "/v1/audit/embargoes:list": Route(self.embargoes.list, EmbargoesBody, Any),
-            "/v1/audit/proofs": Route(self.logfiles.proofs, ProofsBody, Any),
-            "/v1/audit/tokens": Route(self.logfiles.issue_token, TokenBody, Any),
-            "/v1/audit/findings:list": Route(self.findings.list, FindingsBody, Any),
-            "/v1/scorecards:show": Route(self.scorecards.show, ScorecardBody, Any),
-            "/v1/subjects/usages:query": Route(self.usages.query, UsagesBody, Any),
-            "/v1/subjects/usages:period": Route(self.usages.period, PeriodBody, Any),
+            "/v1/agreements": Route(self.create_agreement, AgreementBody, Agreement),
+            "/v1/agreements:list": Route(self.list_agreements, ListBody, list[Agreement]),
+            "/v1/agreements:show": Route(self.show_agreement, IdBody, Agreement),
+            "/v1/agreements:end": Route(self.end_agreement, IdBody, Agreement),
+            "/v1/consents": Route(self.create_consents, ConsentsBody, list[Consent]),
+            "/v1/consents:show": Route(self.show_consent, IdBody, Consent),
+            "/v1/consents:search": Route(self.search_consents, SubjectQuery, list[Consent]),
+            "/v1/consents:withdraw": Route(self.withdraw_consent, IdBody, Consent),
+            "/v1/licences:search": Route(self.search_licences, SearchBody, RecordsAnswer),
+            "/v1/records:show": Route(self.show_record, RecordBody, RecordAnswer),
+            "/v1/records:impact": Route(self.impacts.show, ImpactBody, ImpactAnswer),
+            "/v1/audit/entries:query": Route(self.auditing.query, EntriesBody, EntriesAnswer),
+            "/v1/audit/counts:query": Route(self.auditing.counts, CountsBody, CountsAnswer),
+            "/v1/audit/stories:show": Route(self.auditing.story, StoryBody, StoryAnswer),
+            "/v1/audit/readings:list": Route(self.embargoes.readings, ReadingsBody, ReadingsAnswer),
+            "/v1/audit/embargoes": Route(self.embargoes.propose, EmbargoBody, EmbargoAnswer),
+            "/v1/audit/embargoes:confirm": Route(self.embargoes.confirm, ConfirmBody, EmbargoAnswer),
+            "/v1/audit/embargoes:list": Route(self.embargoes.list, EmbargoesBody, list[EmbargoAnswer]),
+            "/v1/audit/proofs": Route(self.logfiles.proofs, ProofsBody, ProofsAnswer),
+            "/v1/audit/tokens": Route(self.logfiles.issue_token, TokenBody, TokenAnswer),
+            "/v1/audit/findings:list": Route(self.findings.list, FindingsBody, FindingsAnswer),
+            "/v1/scorecards:show": Route(self.scorecards.show, ScorecardBody, ScorecardAnswer),
+            "/v1/subjects/usages:query": Route(self.usages.query, UsagesBody, UsagesAnswer),
+            "/v1/subjects/usages:period": Route(self.usages.period, PeriodBody, PeriodAnswer),
         }
 
     async def create_agreement(self, signed: Signed, body: AgreementBody) -> Any:
@@ -315,10 +326,10 @@ class Gateway:
         async with self._connection("reading the index") as connection:
             return await reading.admitted(connection, leaf_hash)
 
-    def registry_schema(self, number: int) -> bytes:
+    def registry_schema(self, number: str) -> bytes:
         """The read-only schema registry's answer. Only the envelope has an id: sections are sealed."""
-        if number != SCHEMA_ID:
-            raise Refused(Code.NOT_FOUND, f"no schema has the id {number}")
+        if number != str(SCHEMA_ID):
+            raise Refused(Code.NOT_FOUND, f"no schema has this id: the envelope's is {SCHEMA_ID}")
         return json.dumps({"schema": json.dumps(wire_schema("Envelope"))}).encode()
 
     def _pseudonym(self, item: str, subject: SubjectBody) -> bytes:
@@ -430,6 +441,6 @@ def _hex(text: str, size: int) -> bytes:
         data = bytes.fromhex(text)
     except ValueError as exc:
         raise Malformed(Code.REQUEST_MALFORMED, "request, recipient and record are hex") from exc
-    if len(data) != size:
+    if len(data) != size or len(text) != 2 * size:
         raise Malformed(Code.REQUEST_MALFORMED, f"{size} bytes in hex are needed")
     return data

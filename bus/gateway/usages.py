@@ -12,7 +12,6 @@ are none either: an auditor's stays between auditors until its embargo ends (`bu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from bus.gateway import control, embargoes, trail
 from bus.gateway.auditing import NOBODY
 from bus.gateway.control import SubjectBody
 from bus.gateway.embargoes import Connect, LogReading, ReaderBody
+from bus.gateway.shapes import After, CheckpointAnswer, Count, CreditCode, Hash, Limit, Next, Time
 from bus.gateway.trail import Filter, Found
 from bus.httpsig import Signed
 from consent.law import GROUNDS
@@ -43,15 +43,51 @@ class UsagesBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """
 
     subject: SubjectBody
-    since: datetime | None = None
-    until: datetime | None = None
-    after: int = -1
-    limit: int = 100
+    since: Time | None = None
+    until: Time | None = None
+    after: After = -1
+    limit: Limit = 100
     reader: ReaderBody = NOBODY
 
 
 class PeriodBody(msgspec.Struct, forbid_unknown_fields=True):
     """`POST /v1/subjects/usages:period`; nothing to say."""
+
+
+class UsageAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A decision that opened sections of the subject's; `voided` ones opened nothing. Names as they are now."""
+
+    index: Count
+    entry: Hash
+    logged_at: Time
+    receiver: CreditCode
+    receiver_name: str
+    provider: CreditCode
+    provider_name: str
+    item: str
+    item_zh: str
+    sections: list[str]
+    purpose: str
+    purpose_zh: str
+    ground: str
+    ground_zh: str
+    citation: str
+    voided: bool
+
+
+class UsagesAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A page of usages, in the log's order."""
+
+    checkpoint: CheckpointAnswer
+    usages: list[UsageAnswer]
+    next: Next
+
+
+class PeriodAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """When the oldest entry was logged that is still served; null if there is none."""
+
+    checkpoint: CheckpointAnswer
+    since: Time | None
 
 
 class Usages:

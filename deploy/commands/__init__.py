@@ -15,6 +15,7 @@ from deploy.commands import (
     consent,
     demo,
     dlq,
+    openapi,
     org,
     record,
     stack,
@@ -36,4 +37,5 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     witness.register,
     check.register,
     topics.register,
+    openapi.register,
 )

@@ -47,6 +47,7 @@ from schemas.catalogue import Catalogue
 from schemas.errors import Code
 from schemas.operations import Operation
 from tests.faults.firms import BASE, credit_code, firm
+from tests.integration.described import described
 
 T = TypeVar("T")
 
@@ -181,8 +182,11 @@ class World:
         await self.post(parties.provider, "/v1/consents:withdraw", {"id": consent["id"]}, gateway)
 
     async def post(self, identity: Identity, path: str, body: Any, gateway: int = 0) -> Any:
+        """The answer to a JSON request, which is as the gateway describes it."""
         async with GatewayClient(identity, [self.place.gateways[gateway]]) as client:
-            return await client.post_json(path, body)
+            answer = await client.post_json(path, body)
+        described(self.place.gateways[gateway]).check("post", path, 200, answer)
+        return answer
 
     # Publishing
 
@@ -275,7 +279,10 @@ class World:
 
     async def send_json(self, identity: Identity, path: str, body: Any, gateway: int = 0) -> httpx.Response:
         """A JSON request, whatever is answered."""
-        return await self.send(identity, json.dumps(body).encode(), gateway=self.place.gateways[gateway], path=path)
+        url = self.place.gateways[gateway]
+        answer = await self.send(identity, json.dumps(body).encode(), gateway=url, path=path)
+        described(url).check("post", path, answer.status_code, answer.json())
+        return answer
 
     async def ask(
         self, identity: Identity, request: KeyRequest, gateway: int = 0

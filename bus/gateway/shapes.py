@@ -1,0 +1,80 @@
+"""How values are written on the gateway's HTTP interface, for its description (`bus/gateway/openapi.py`).
+
+Bounds of numbers and the offset of a time are held where a body is read. A pattern is only described: what does not
+fit it is refused where it is used, by a code that says more than a pattern does.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from bus.audit import KINDS
+
+_BIGGEST = 2**63 - 1
+_HEX = "[0-9a-fA-F]"
+
+# In requests
+Hash = Annotated[str, Meta(extra_json_schema={"pattern": f"^{_HEX}{{64}}$"}, description="32 bytes in hex")]
+RequestId = Annotated[str, Meta(extra_json_schema={"pattern": f"^{_HEX}{{32}}$"}, description="16 bytes in hex")]
+CreditCode = Annotated[
+    str,
+    Meta(
+        extra_json_schema={"pattern": "^[0-9A-HJ-NPQRTUWXY]{2}[0-9]{6}[0-9A-HJ-NPQRTUWXY]{10}$"},
+        description="统一社会信用代码, GB 32100: 18 characters, the last one a check character",
+    ),
+]
+Text = Annotated[
+    str,
+    Meta(
+        extra_json_schema={"maxLength": 200, "pattern": r"^[^\x00-\x1f\x7f]*$"},
+        description="a text that the audit trail keeps: printable, and no citizen number in it",
+    ),
+]
+Time = Annotated[datetime, Meta(tz=True, description="RFC 3339, with an offset")]
+Limit = Annotated[int, Meta(ge=1, le=1_000, description="a page has at most so many")]
+After = Annotated[int, Meta(ge=-_BIGGEST, le=_BIGGEST, description="the `next` of the page before")]
+Next = Annotated[int | None, Meta(description="to be given for the next page; null: there are no more now")]
+
+# In answers
+Id = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9a-f]{32}$"}, description="16 bytes in hex")]
+Base64 = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9+/]*={0,2}$", "contentEncoding": "base64"})]
+Count = Annotated[int, Meta(ge=0)]
+Codes = Annotated[dict[str, int], Meta(extra_json_schema={"propertyNames": {"$ref": "#/components/schemas/Code"}})]
+
+EntryKind = Annotated[str, Meta(extra_json_schema={"enum": list(KINDS)})]
+EntryBody = Annotated[
+    dict[str, Any],
+    Meta(extra_json_schema={"anyOf": [{"$ref": f"#/components/schemas/Entry.{kind}"} for kind in KINDS]}),
+]
+
+
+class CheckpointAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The checkpoint of the log that an answer is true at; `root` in base64."""
+
+    origin: str
+    size: Count
+    root: Base64
+
+
+class PercentilesAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Of some durations."""
+
+    p50: float
+    p95: float
+
+
+class EntryAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """An entry of the log: `index` is its place, `logged_at` its own time, `request` groups one call's entries."""
+
+    index: Count
+    entry: Hash
+    logged_at: Time
+    time: Time
+    kind: EntryKind
+    request: Id
+    logged_by: Hash
+    body: EntryBody
