@@ -380,11 +380,11 @@ def _answer(answer: Answer) -> dict[str, Any]:
 
 def _page(search: Search, found: Found) -> dict[str, Any]:
     """`page` first: a caller can show progress while it reads."""
-    names = found.names
-    ascending = all(one < other for one, other in pairwise((search.after, *names)))
+    names, shown = found.names, (search.after, *found.names)
+    ascending = all(one < other for one, other in pairwise(shown))
     if not ascending or len(names) > search.limit or (found.more and search.limit and not names):
         raise RuntimeError("the evaluator's page is not what was asked for")
-    rest = replace(search, after=names[-1] if names else search.after)
+    rest = replace(search, after=shown[-1])
     return {
         "page": {"next_token": _token(rest) if found.more else "", "count": len(names)},
         **({"context": found.context} if found.context else {}),
