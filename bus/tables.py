@@ -55,6 +55,9 @@ KINDS: Mapping[str, str] = {
     "Reading": "查阅",
     "Finding": "监督发现",
     "Impact": "影响告知",
+    "Evaluation": "授权评估",
+    "SetDecision": "批量使用决定",
+    "Due": "期限届满",
 }
 
 Row = tuple[str, ...]
@@ -75,7 +78,7 @@ def row(entry: Document, names: Mapping[str, str]) -> Row:
         KINDS.get(entry["kind"], entry["kind"]),
         names.get(who, who),
         names.get(whose, whose),
-        body.get("item", ""),
+        body.get("item") or "、".join(body.get("items", ())),
         body.get("region", ""),
         _listed(section["name"] for section in sections if section["code"] == "PERMIT"),
         _listed(f"{section['name']}({section['code']})" for section in sections if section["code"] != "PERMIT"),
@@ -161,11 +164,18 @@ def _said(kind: str, body: Document) -> str:
         case "ErasureStarted":
             return f"{body['basis']}({body['by']})"
         case "Revision":
-            return f"{body['kind']} {body['id']}@{body['revision']} {body['state']}"
+            said = f"{body['kind']} {body['id']}@{body['revision']} {body['act']} {body['state']}"
+            return f"{said}:{body['reason']}" if body["reason"] else said
         case "Reading":
             return f"{body['what']},{body['returned']} 条"
         case "Finding":
             return f"{body['rule']}:{body['detail']}"
         case "Impact":
             return f"{body['operation']}({body['count']} 条)"
+        case "Evaluation":
+            return f"{body['api']},{len(body['answers'])} 项"
+        case "SetDecision":
+            return f"{body['count']} 条,根 {body['root']}"
+        case "Due":
+            return f"{body['kind']} {body['id']} {body['limit']} {body['due']}({body['count']} 条)"
     return ""

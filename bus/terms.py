@@ -153,9 +153,47 @@ def _voided(body: Mapping[str, Any]) -> Iterable[Word]:
 
 def _revision(body: Mapping[str, Any]) -> Iterable[Word]:
     yield from _parties(body["recipient"], body["author"])
-    yield "item", body["item"]
+    for item in body["items"]:
+        yield "item", item
     yield "rule", f"{body['kind']}:{body['id']}@{body['revision']}"
     yield from _subjects(body)
+
+
+def _evaluation(body: Mapping[str, Any]) -> Iterable[Word]:
+    """By who asked; by whom and for what it was asked, not as those parties' own: nothing was opened."""
+    yield from _parties(body["caller"], None)
+    if body["operator"]:
+        yield "operator", body["operator"]
+    for answer in body["answers"]:
+        yield "code", answer["code"]
+        for rule in answer["rule"].split():
+            yield "rule", rule
+
+
+def _set_decision(body: Mapping[str, Any]) -> Iterable[Word]:
+    """By what a decision is found by; its subjects find it by its root (`about`)."""
+    yield from _parties(body["consumer"], body["provider"])
+    for dimension in ("item", "purpose", "ground", "operator"):
+        yield dimension, body[dimension]
+    for digits in _DIGITS:
+        if len(body["region"]) >= digits:
+            yield "region", body["region"][:digits]
+    if body["case"]:
+        yield "case", body["case"]
+    for section in body["sections"]:
+        yield "section", section
+    yield "code", Code.PERMIT.value
+    yield "decision", "PERMIT"
+    yield "about", body["root"].hex()
+    for rule in body["rule"].split():
+        yield "rule", rule
+
+
+def _due(body: Mapping[str, Any]) -> Iterable[Word]:
+    yield from _parties(body["consumer"], body["provider"])
+    if body["item"]:
+        yield "item", body["item"]
+    yield "rule", f"{body['kind']}:{body['id']}"
 
 
 def _reading(body: Mapping[str, Any]) -> Iterable[Word]:
@@ -216,4 +254,7 @@ _BODIES = {
     "Reading": _reading,
     "Finding": _finding,
     "Impact": _impact,
+    "Evaluation": _evaluation,
+    "SetDecision": _set_decision,
+    "Due": _due,
 }

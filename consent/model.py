@@ -1,23 +1,67 @@
-"""Agreements, consents, and what a decision is made of. Frozen values; no I/O, no clock."""
+"""What a decision is made of: agreements, consents, powers, mandates, the catalogue's entries, and facts.
+
+Frozen values; no I/O, no clock. What a document says is its body (`consent.documents`), where it stands is its state,
+and which states follow which stands in `consent.lifecycle`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
-from typing import Any, Self
+from types import MappingProxyType
+from typing import ClassVar
 from uuid import UUID
 
-from schemas.errors import Code, Malformed
+from consent.documents import Document, Part
+from schemas.errors import Code
 from schemas.operations import Operation
 
 
 class Ground(StrEnum):
-    """Legal grounds of PIPL (个人信息保护法) art. 13 that the bus serves today."""
+    """The legal grounds of PIPL (个人信息保护法) art. 13 (1), its items 1 to 7 (`consent/law.toml`)."""
 
-    STATUTORY_DUTY = "STATUTORY_DUTY"  # 法定职责, art. 13 (3): needs no consent, but an agreement that names the duty
-    CONSENT = "CONSENT"  # 同意, art. 13 (1)
+    CONSENT = "CONSENT"  # ① 同意
+    CONTRACT_OR_HR = "CONTRACT_OR_HR"  # ② 订立、履行合同或者人力资源管理所必需
+    STATUTORY_DUTY = "STATUTORY_DUTY"  # ③ 法定职责或者法定义务: no consent, but an agreement that names the duty
+    EMERGENCY = "EMERGENCY"  # ④ 突发公共卫生事件, 紧急情况
+    NEWS = "NEWS"  # ⑤ 新闻报道、舆论监督
+    SELF_PUBLISHED = "SELF_PUBLISHED"  # ⑥ 自行公开或者已经合法公开
+    OTHER_LAW = "OTHER_LAW"  # ⑦ 法律、行政法规规定的其他情形
+
+
+class Notice(StrEnum):
+    """Whether the subject is told (告知): PIPL art. 17, and its exemptions in art. 18 and 35."""
+
+    GIVEN = "GIVEN"  # art. 17
+    EXEMPT_SECRECY = "EXEMPT_SECRECY"  # art. 18 (1): a law demands secrecy, or that nobody is told
+    EXEMPT_DUTY = "EXEMPT_DUTY"  # art. 35: it would obstruct the duty
+    LATER_EMERGENCY = "LATER_EMERGENCY"  # art. 18 (2): an emergency; told once it is over
+    MISSING = "MISSING"  # not settled: nothing opens
+
+
+class Mode(StrEnum):
+    """How data is fetched (共享方式). STREAM allows QUERY, too."""
+
+    QUERY = "QUERY"  # one licence at a time, for a case at hand
+    STREAM = "STREAM"  # records as they are published
+
+
+class Every(StrEnum):
+    """The period of a frequency, by the calendar in UTC+8; a week begins on Monday."""
+
+    DAY = "DAY"
+    WEEK = "WEEK"
+    MONTH = "MONTH"
+    YEAR = "YEAR"
+
+
+class Giver(StrEnum):
+    """Who gave a consent."""
+
+    SUBJECT = "SUBJECT"
+    GUARDIAN = "GUARDIAN"  # 监护人: for a person under 14 (PIPL art. 31)
 
 
 class Status(StrEnum):
@@ -34,18 +78,63 @@ class Status(StrEnum):
 
 
 class AgreementState(StrEnum):
-    """Only ACTIVE opens anything; TERMINATED is final."""
+    """Only ACTIVE opens anything. REFUSED, EXPIRED and TERMINATED are final."""
 
-    ACTIVE = "ACTIVE"
-    SUSPENDED = "SUSPENDED"
-    TERMINATED = "TERMINATED"
+    SUBMITTED = "SUBMITTED"  # 申请
+    RETURNED = "RETURNED"  # 退回补正: once
+    ACCEPTED = "ACCEPTED"  # 受理
+    REFUSED = "REFUSED"  # 不予共享, with a reason
+    APPROVED = "APPROVED"  # 同意共享
+    PROVISIONED = "PROVISIONED"  # 提供: the provider has made the data ready
+    ACTIVE = "ACTIVE"  # 使用
+    SUSPENDED = "SUSPENDED"  # 暂停
+    EXPIRED = "EXPIRED"  # 到期
+    TERMINATED = "TERMINATED"  # 终止
 
 
 class ConsentState(StrEnum):
-    """WITHDRAWN is final: who changes their mind consents anew."""
+    """Only ACTIVE allows anything. DECLINED, WITHDRAWN and EXPIRED are final: who changes their mind consents anew."""
+
+    REQUESTED = "REQUESTED"  # 待确认
+    DECLINED = "DECLINED"  # 拒绝
+    ACTIVE = "ACTIVE"  # 有效
+    PAUSED = "PAUSED"  # 暂停
+    WITHDRAWN = "WITHDRAWN"  # 撤回
+    EXPIRED = "EXPIRED"  # 到期
+
+
+class PowerState(StrEnum):
+    """Of powers and mandates. ENDED and EXPIRED are final."""
 
     ACTIVE = "ACTIVE"
-    WITHDRAWN = "WITHDRAWN"
+    ENDED = "ENDED"  # 收回
+    EXPIRED = "EXPIRED"  # 到期
+
+
+class EntryState(StrEnum):
+    """Of the catalogue's entries. Records travel under PUBLISHED entries alone; RETIRED is final."""
+
+    DRAFT = "DRAFT"  # 编制
+    REVIEWED = "REVIEWED"  # 审核
+    PUBLISHED = "PUBLISHED"  # 发布
+    RETIRED = "RETIRED"  # 停用
+
+
+class CorrectionState(StrEnum):
+    """Of a doubt about a record (校核). FIXED and CONFIRMED are final."""
+
+    REQUESTED = "REQUESTED"
+    FIXED = "FIXED"  # 已更正
+    CONFIRMED = "CONFIRMED"  # 核实无误
+
+
+class DisputeState(StrEnum):
+    """Of a dispute (争议) over an agreement. SETTLED and DECIDED are final."""
+
+    DISPUTED = "DISPUTED"  # 协商
+    SETTLED = "SETTLED"  # 协商一致
+    COORDINATED = "COORDINATED"  # 主管部门协调
+    DECIDED = "DECIDED"  # 政府决定
 
 
 class RecordState(StrEnum):
@@ -71,92 +160,239 @@ def status_after(operation: Operation) -> Status:
     return _AFTER.get(operation, Status.VALID)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Document:
-    """A value that is stored as JSON: strict both ways."""
+@dataclass(frozen=True, kw_only=True)
+class Agreement(Document):
+    """A sharing agreement (共享协议) over one item.
 
-    def to_json(self) -> dict[str, Any]:
-        return {field.name: _to_json(getattr(self, field.name)) for field in fields(self)}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Raises `Malformed` (DATA_CORRUPT): only this class writes such documents."""
-        try:
-            if len(document) != len(fields(cls)):
-                raise ValueError("an entry that is not known")
-            return cls(**{field.name: _reader(cls, field.name)(document[field.name]) for field in fields(cls)})
-        except (KeyError, TypeError, ValueError, AttributeError) as exc:
-            raise Malformed(Code.DATA_CORRUPT, f"a stored {cls.__name__.lower()} cannot be read") from exc
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement(_Document):
-    """A sharing agreement between a provider and a consumer over one item.
-
-    `regions` are GB/T 2260 prefixes, none meaning everywhere; `duties` the citations that count as a statutory duty;
-    `statuses` are those besides VALID that may still be opened, never ERASED; `superseded` allows older versions;
-    `max_age` is how many seconds a subscriber may keep a secret.
+    `basis` 使用依据, `scenario` 应用场景, `mode` 共享方式; `regions` are GB/T 2260 prefixes, none meaning everywhere;
+    `duties` the citations that a request may rest on; `purpose_until` the day on which its purpose is reached;
+    `max_age` how many seconds a subscriber may keep a secret, `data_life` how many days opened data; `statuses` those
+    besides VALID that may still be opened, never ERASED; `superseded` allows older versions; `onward` the departments
+    to which the consumer may pass data on; `set_limit` how many records one set grant may hold, until `set_until`.
     """
 
-    id: UUID
-    revision: int
+    kind: ClassVar[str] = "agreement"
+
     provider: str
     consumer: str
     item: str
+    basis: str
+    scenario: str
+    mode: Mode
     sections: frozenset[str]
     purposes: frozenset[str]
     regions: frozenset[str]
     grounds: frozenset[Ground]
     duties: frozenset[str]
+    notice: Notice
     valid_from: date
     valid_until: date | None
+    purpose_until: date | None
+    requests_a_day: int | None
     records_a_day: int | None
     max_age: int
+    data_life: int | None
     statuses: frozenset[Status]
     superseded: bool
+    onward: frozenset[str]
+    set_limit: int | None
+    set_until: date | None
     state: AgreementState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Consent(_Document):
-    """One subject's consent for one recipient, item and purposes (PIPL art. 23: recipient, purpose, kind of data).
-
-    `subject` is the pseudonym under the item's key; `sensitive` are the sections separately consented to
-    (单独同意, art. 29); `evidence` the SHA-256 of the signed form in hex, or empty.
+class Scope(Part):
+    """What a consent allows of one item. `subject` is the pseudonym under the item's key; `sensitive` are the sections
+    separately consented to (单独同意, PIPL art. 29).
     """
 
-    id: UUID
-    revision: int
-    subject: bytes
-    recipient: str
     item: str
-    purposes: frozenset[str]
+    subject: bytes
     sections: frozenset[str]
     sensitive: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frequency(Part):
+    """At most so many uses in each period."""
+
+    uses: int
+    every: Every
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consent(Document):
+    """One subject's consent for one recipient (PIPL art. 23: recipient, purpose, kinds of data).
+
+    `agreements` are the hashes (hex) of those that it was given under: another agreement needs another consent (art.
+    14). `minor_until` is the day on which the subject turns 14. `evidence` is the SHA-256 of the signed form in hex,
+    or empty.
+    """
+
+    kind: ClassVar[str] = "consent"
+
+    recipient: str
+    purposes: frozenset[str]
+    scopes: tuple[Scope, ...]
+    agreements: frozenset[str]
+    mode: Mode
     valid_from: date
     valid_until: date | None
+    frequency: Frequency | None
     max_uses: int | None
+    data_life: int | None
+    notice: Notice
+    given_by: Giver
+    minor_until: date | None
     recorded_by: str
     evidence: str
     state: ConsentState
 
 
+class PowerKind(StrEnum):
+    """What a power is for."""
+
+    ISSUE = "ISSUE"  # to issue an item's records: by law (权力清单), or delegated
+    OPEN = "OPEN"  # to open what the grantor's agreements share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Power(Document):
+    """A power (授权) over items: the operator enters those by law, a department delegates its own to a window (窗口),
+    a zone or a lower level, which acts with its own keys.
+
+    `purposes` bound an OPEN power; `regions` are GB/T 2260 prefixes, none meaning everywhere; `basis` names the law, or
+    the deed of delegation (授权确认书).
+    """
+
+    kind: ClassVar[str] = "power"
+
+    right: PowerKind
+    grantor: str
+    grantee: str
+    items: frozenset[str]
+    purposes: frozenset[str]
+    regions: frozenset[str]
+    valid_from: date
+    valid_until: date | None
+    basis: str
+    state: PowerState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder(Part):
+    """A subject under one item: the pseudonym under the item's key."""
+
+    item: str
+    subject: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mandate(Document):
+    """A subject's mandate for an agent (代办员), who acts for them: for whom, for which items and purposes, how long.
+
+    `agent` is the agent's id as requests name it: never a citizen number.
+    """
+
+    kind: ClassVar[str] = "mandate"
+
+    agent: str
+    subjects: tuple[Holder, ...]
+    purposes: frozenset[str]
+    valid_from: date
+    valid_until: date
+    recorded_by: str
+    evidence: str
+    state: PowerState
+
+
+class DataClass(StrEnum):
+    """数据分级, 数据安全法 art. 21."""
+
+    GENERAL = "GENERAL"  # 一般
+    IMPORTANT = "IMPORTANT"  # 重要
+    CORE = "CORE"  # 核心
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogueEntry(Document):
+    """An entry of the catalogue (资源目录), as it was drafted: its id follows from the item's name.
+
+    `definition` is the SHA-256 of the item's definition: sections with share class and conditions, and every schema;
+    `format` 数据格式, `update` 更新周期.
+    """
+
+    kind: ClassVar[str] = "item"
+
+    item: str
+    definition: bytes
+    format: str
+    update: str
+    data_class: DataClass
+    drafted_by: str
+    valid_from: date
+    valid_until: date | None
+    state: EntryState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction(Document):
+    """A consumer's doubt about a record (疑义校核): the record's leaf hash, what is doubted, and why."""
+
+    kind: ClassVar[str] = "correction"
+
+    record: bytes
+    item: str
+    provider: str
+    consumer: str
+    section: str
+    reason: str
+    state: CorrectionState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dispute(Document):
+    """A dispute (争议) between the parties of an agreement."""
+
+    kind: ClassVar[str] = "dispute"
+
+    agreement: UUID
+    provider: str
+    consumer: str
+    raised_by: str
+    reason: str
+    state: DisputeState
+
+
+Basis = Agreement | Consent | Power | Mandate | CatalogueEntry  # what a permit can rest on
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Who asks, for what, on which ground. `ground` is as received: an unknown one is refused, not guessed."""
+    """Who asks, for what, on which ground. `ground` is as received: an unknown one is refused, not guessed.
+
+    `agent` acts for the subject, if anybody does; `onward_to` is the department that would be given the data next, if
+    any; `set_size` is how many records a set grant would hold, 0 if none is asked for.
+    """
 
     consumer: str
     purpose: str
     ground: str
     citation: str
     case: str
+    operator: str = ""
+    agent: str | None = None
+    mode: Mode = Mode.QUERY
+    onward_to: str = ""
+    set_size: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordFacts:
     """What the index says of the record at hand.
 
-    `holders` are the pseudonyms of holder and co-holders; `refusal` is why a REFUSED record was not admitted.
+    `issuer` is the department in whose power it was issued; `holders` are the pseudonyms of holder and co-holders;
+    `refusal` is why a REFUSED record was not admitted.
     """
 
     state: RecordState
@@ -174,20 +410,26 @@ class RecordFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the database says of the parties. `used_up` are agreements and consents whose limit is reached."""
+    """What the database says of the parties.
+
+    `entry` is the item's in the catalogue; `used_up` are the rules whose limit is reached, with the limit's code.
+    """
 
     consumer_known: bool
     consumer_suspended: bool
     index_fresh: bool
     audit_current: bool
+    entry: CatalogueEntry | None
     agreements: tuple[Agreement, ...]
     consents: tuple[Consent, ...]
-    used_up: frozenset[UUID]
+    powers: tuple[Power, ...] = ()
+    mandates: tuple[Mandate, ...] = ()
+    used_up: Mapping[UUID, Code] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
 class SectionDecision:
-    """One section's answer. `rule` names what decided, `<kind>:<id>@<revision>`; a permit always has one."""
+    """One section's answer. `rule` names what decided, words `<kind>:<id>@<revision>`; a permit always has one."""
 
     section: str
     code: Code
@@ -196,11 +438,10 @@ class SectionDecision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Every section asked for, once, with its code. `agreements` and `consents` are all that the permits rest on."""
+    """Every section asked for, once, with its code. `rests_on` is all that the permits rest on, each once."""
 
     sections: tuple[SectionDecision, ...]
-    agreements: tuple[Agreement, ...] = ()
-    consents: tuple[Consent, ...] = ()
+    rests_on: tuple[Basis, ...] = ()
 
     @property
     def permitted(self) -> tuple[str, ...]:
@@ -213,81 +454,3 @@ class Decision:
             SectionDecision(s.section, code, s.rule) if s.code is Code.PERMIT else s for s in self.sections
         )
         return Decision(sections=sections)
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, frozenset):
-        return sorted(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, UUID):
-        return str(value)
-    return value.isoformat() if isinstance(value, date) else value
-
-
-def _exactly(kind: type) -> Any:
-    """A JSON value of this type and no other: `True` is no number, "false" no truth, a text no list of letters."""
-
-    def read(value: Any) -> Any:
-        if type(value) is not kind:
-            raise TypeError(f"{kind.__name__} expected")
-        return value
-
-    return read
-
-
-_text, _number, _flag, _list = _exactly(str), _exactly(int), _exactly(bool), _exactly(list)
-
-
-def _optional(read: Any) -> Any:
-    return lambda value: None if value is None else read(value)
-
-
-def _names(kind: Any) -> Any:
-    return lambda values: frozenset(kind(_text(one)) for one in _list(values))
-
-
-def _hex(value: Any) -> bytes:
-    read = bytes.fromhex(_text(value))
-    if read.hex() != value:
-        raise ValueError("bytes are written in lower-case hex")
-    return read
-
-
-def _day(value: Any) -> date:
-    day = date.fromisoformat(_text(value))
-    if day.isoformat() != value:
-        raise ValueError("a day is written YYYY-MM-DD")
-    return day
-
-
-_READERS: Mapping[str, Any] = {
-    "id": lambda value: UUID(_text(value)),
-    "revision": _number,
-    "provider": _text,
-    "consumer": _text,
-    "item": _text,
-    "sections": _names(str),
-    "purposes": _names(str),
-    "regions": _names(str),
-    "grounds": _names(Ground),
-    "duties": _names(str),
-    "valid_from": _day,
-    "valid_until": _optional(_day),
-    "records_a_day": _optional(_number),
-    "max_age": _number,
-    "statuses": _names(Status),
-    "superseded": _flag,
-    "subject": _hex,
-    "recipient": _text,
-    "sensitive": _names(str),
-    "max_uses": _optional(_number),
-    "recorded_by": _text,
-    "evidence": _text,
-}
-
-
-def _reader(document: type[_Document], name: str) -> Any:
-    if name == "state":
-        return AgreementState if document is Agreement else ConsentState
-    return _READERS[name]

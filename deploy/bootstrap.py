@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bus import db, hpke, pseudonyms, topics, trustfeed
-from bus.gateway import control
+from bus.gateway import catalogue, control
 from bus.gateway.keyring import Keyring
 from bus.identity import Identity
 from bus.kafka import kafka_errors, producer
@@ -114,6 +114,11 @@ async def prepare(folder: Path, kafka: str, dsn: str) -> Bus:
     bus = _set_up(folder)
     await db.migrate(dsn)
     await topics.apply_catalogue(kafka, Catalogue.load())
+    connection = await db.connect(dsn)
+    try:
+        await catalogue.publish_shipped(connection, Catalogue.load(), bus.signer("gateway"), bus.origin)
+    finally:
+        await connection.close()
     values = [certificate_value(bus.signer(process).der) for process in ("gateway", "recorder")]
     await publish_certificates(kafka, [*values, bus.keyring().renew_kem(datetime.now(UTC))])
     return bus
@@ -149,8 +154,8 @@ async def add_org(
     code.
     """
     parse_uscc(uscc)
-    catalogue = Catalogue.load()
-    items = sorted({catalogue.item(item).name for item in (*receives, *(item for item, _ in issues))})
+    known = Catalogue.load()
+    items = sorted({known.item(item).name for item in (*receives, *(item for item, _ in issues))})
     root = bus.keyring().pseudonym_root
     keys = {item: {GENERATION: pseudonyms.item_key(root, item, GENERATION)} for item in items}
     if (folder / "org.json").exists():

@@ -6,6 +6,8 @@ document never changes: a new version is a new file, and records of the older on
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -81,6 +83,14 @@ class Item:
     identifying: tuple[str, ...]
     subject_rules: tuple[SubjectRule, ...]
     checks: Checks
+
+    @property
+    def definition(self) -> bytes:
+        """SHA-256 over what the item is: its sections with share class and conditions, and every schema's digest."""
+        sections = [(s.name, s.share.value, s.conditions, s.sensitive) for s in self.sections.values()]
+        said = (self.name, self.type_code, sections, self.holder_kind, self.holder, self.identifying)
+        text = json.dumps([*said, sorted(digest.hex() for digest in self.schemas)], ensure_ascii=False)
+        return hashlib.sha256(text.encode()).digest()
 
     @property
     def topic(self) -> str:

@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 
 from bus.gateway import control, embargoes, reading, trail
 from bus.gateway import story as stories
-from bus.gateway.control import SubjectBody
+from bus.gateway.consents import SubjectBody
 from bus.gateway.embargoes import Connect, LogReading, ReaderBody
 from bus.gateway.reading import AdmittedAnswer
 from bus.gateway.shapes import (

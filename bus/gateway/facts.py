@@ -5,12 +5,10 @@ Decisions are never cached. What is cached are parsed agreements and consents: a
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from functools import lru_cache
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,15 +18,30 @@ import asyncpg
 
 from bus.db import queries
 from bus.envelope import Claims
+from bus.gateway.rulebook import KINDS, stored
 from consent.decide import CHINA
-from consent.model import Agreement, Consent, Decision, Facts, RecordFacts, RecordState, Status
+from consent.limits import Limit, limits
+from consent.model import (
+    Agreement,
+    Basis,
+    CatalogueEntry,
+    Consent,
+    Decision,
+    EntryState,
+    Facts,
+    Mandate,
+    Power,
+    RecordFacts,
+    RecordState,
+    Status,
+)
 from schemas.catalogue import Catalogue
 from schemas.errors import Code
 
 FRESH = timedelta(seconds=30)  # the recorder says each second that it goes on; thirty missed ones are a stop
 STALL = timedelta(seconds=30)  # nobody can check a release that no checkpoint covers: the log's promise is this long
-PARSED = 65_536  # revisions kept parsed: about 1 KiB each
-EVER = date(1970, 1, 1)  # the period of a limit over all time
+
+_FURTHER = (EntryState.RETIRED, EntryState.DRAFT, EntryState.REVIEWED, EntryState.PUBLISHED)
 
 SQL = queries(Path(__file__).with_name("facts.sql"))
 
@@ -58,9 +71,11 @@ class Found:
     index_fresh: bool
     audit_current: bool
     records: Mapping[bytes, Any]
+    entries: Mapping[str, CatalogueEntry]
     agreements: Mapping[tuple[str, str], tuple[Agreement, ...]]
-    consents: Mapping[tuple[bytes, str], tuple[Consent, ...]]
-    used_up: frozenset[UUID]
+    powers: tuple[Power, ...]
+    scoped: Mapping[tuple[bytes, str], tuple[Consent | Mandate, ...]]
+    used_up: Mapping[UUID, Code]
 
     def state(self, asked: Asked) -> RecordState:
         """What the index says of a record."""
@@ -84,13 +99,17 @@ class Found:
             superseded=row is not None and row["newest"] > row["sequence"],
             refusal=Code.NOT_ADMITTED if row is None or row["refusal"] is None else Code(row["refusal"]),
         )
+        about = [one for holder in holders for one in self.scoped.get((holder, claims.item), ())]
         facts = Facts(
             consumer_known=self.consumer_known,
             consumer_suspended=self.consumer_suspended,
             index_fresh=self.index_fresh,
             audit_current=self.audit_current,
+            entry=self.entries.get(claims.item),
             agreements=self.agreements.get((claims.issuer, claims.item), ()),
-            consents=tuple(c for holder in holders for c in self.consents.get((holder, claims.item), ())),
+            powers=self.powers,
+            consents=tuple(one for one in about if isinstance(one, Consent)),
+            mandates=tuple(one for one in about if isinstance(one, Mandate)),
             used_up=self.used_up,
         )
         return record, facts
@@ -106,31 +125,53 @@ async def seconds_to_stall(connection: asyncpg.Connection) -> float:
     return float(await connection.fetchval(SQL["seconds_to_stall"], STALL))
 
 
-async def load(connection: asyncpg.Connection, consumer: str, asked: Sequence[Asked], now: datetime) -> Found:
+async def load(
+    connection: asyncpg.Connection, consumer: str, agent: str | None, asked: Sequence[Asked], now: datetime
+) -> Found:
     """Everything that `decide` needs for these reads."""
     claims = [one.claims for one in asked]
     org = await connection.fetchrow(SQL["consumer"], consumer, FRESH, STALL)
     records = await connection.fetch(SQL["records"], [one.leaf_hash for one in asked])
     providers = {(c.issuer, c.item) for c in claims}
-    agreements = await connection.fetch(
-        SQL["agreements"], consumer, [provider for provider, _ in providers], [item for _, item in providers]
+    rules = await connection.fetch(
+        SQL["rules"], consumer, [provider for provider, _ in providers], [item for _, item in providers]
     )
+    standing = [(row, _stored(row)) for row in rules]
+    agreements: dict[tuple[str, str], list[Agreement]] = {}
+    for _, one in standing:
+        if isinstance(one, Agreement):
+            agreements.setdefault((one.provider, one.item), []).append(one)
+    powers = tuple(one for _, one in standing if isinstance(one, Power))
+    recipients = [consumer, *{power.grantor for power in powers}, *([] if agent is None else [agent])]
     holders = {(holder, one.claims.item) for one in asked for holder in one.holders}
-    consents = await connection.fetch(
-        SQL["consents"], consumer, [holder for holder, _ in holders], [item for _, item in holders]
+    rows = await connection.fetch(
+        SQL["scoped"], recipients, [holder for holder, _ in holders], [item for _, item in holders]
     )
-    by_provider = _grouped(agreements, ("provider", "item"), _agreement)
-    by_holder = _grouped(consents, ("subject", "item"), _consent)
+    scoped: dict[tuple[bytes, str], list[Any]] = {}
+    for row in rows:
+        scoped.setdefault((row["subject"], row["item"]), []).append(_stored(row))
+    documents = [*(one for group in agreements.values() for one in group), *(o for g in scoped.values() for o in g)]
     return Found(
         consumer_known=org["suspended"] is not None,
         consumer_suspended=bool(org["suspended"]),
         index_fresh=org["fresh"],
         audit_current=org["current"],
         records={row["leaf_hash"]: row for row in records},
-        agreements=by_provider,
-        consents=by_holder,
-        used_up=await _used_up(connection, by_provider, by_holder, now),
+        entries=_entries(one for _, one in standing if isinstance(one, CatalogueEntry)),
+        agreements={key: tuple(group) for key, group in agreements.items()},
+        powers=powers,
+        scoped={key: tuple(group) for key, group in scoped.items()},
+        used_up=await _used_up(connection, documents, now),
     )
+
+
+def _entries(found: Iterable[CatalogueEntry]) -> dict[str, CatalogueEntry]:
+    """Each item's entry; of several the published one, else the one that came furthest."""
+    return {one.item: one for one in sorted(found, key=lambda one: _FURTHER.index(one.state))}
+
+
+def _stored(row: Any) -> Any:
+    return stored(KINDS[row["kind"]], row["id"], row["revision"], row["state"], row["hash"], row["body"])
 
 
 async def take(
@@ -146,11 +187,16 @@ async def take(
     A unit is of one request id, record, rule and period. A repeated request takes none: its units were taken the first
     time, whether or not the answer arrived. What the same id asks for besides is paid for.
     """
+    today = now.astimezone(CHINA).date()
     costs = [
-        [(_unit(request, one.leaf_hash, *key), key, limit, code) for key, limit, code in _costs(decision, now)]
+        [
+            (_unit(request, one.leaf_hash, limit), limit)
+            for document in decision.rests_on
+            for limit in limits(document, today)
+        ]
         for one, decision in zip(asked, decisions, strict=True)
     ]
-    units = {unit: (key, limit) for cost in costs for unit, key, limit, _ in cost}
+    units = {unit: limit for cost in costs for unit, limit in cost}
     if not units:
         return list(decisions)
     async with connection.transaction():
@@ -158,17 +204,18 @@ async def take(
         rows = await connection.fetch(SQL["first_time"], consumer, sorted(units))
         unpaid = {row["request"] for row in rows}
         wanted = Counter(units[unit] for unit in unpaid)
-        left: dict[tuple[UUID, date], int] = {}
-        for key, limit in sorted(wanted):
+        left: dict[Limit, int] = {}
+        for limit in sorted(wanted):
+            key = (limit.rule, limit.code.value, limit.period)
             await connection.execute(SQL["open_usage"], *key)
-            left[key] = await connection.fetchval(SQL["take"], *key, wanted[key, limit], limit)
+            left[limit] = await connection.fetchval(SQL["take"], *key, wanted[limit], limit.most)
     taken: list[Decision] = []
     for decision, cost in zip(decisions, costs, strict=True):
-        due = [(unit, key, code) for unit, key, _, code in cost if unit in unpaid]
-        short = next((code for _, key, code in due if left[key] < 1), None)
+        due = [(unit, limit) for unit, limit in cost if unit in unpaid]
+        short = next((limit.code for _, limit in due if left[limit] < 1), None)
         if short is None:
-            for unit, key, _ in due:
-                left[key] -= 1
+            for unit, limit in due:
+                left[limit] -= 1
                 unpaid.discard(unit)
         taken.append(decision if short is None else decision.refused(short))
     return taken
@@ -181,9 +228,7 @@ async def changed(
 
     One statement a table, each its own snapshot: a withdrawal that was committed before this call is seen.
     """
-    agreements = {a.id: a.revision for d in decisions for a in d.agreements}
-    consents = {c.id: c.revision for d in decisions for c in d.consents}
-    rows = await connection.fetch(SQL["revisions"], list(agreements), list(consents))
+    rows = await connection.fetch(SQL["revisions"], list({rule.id for d in decisions for rule in d.rests_on}))
     standing = {(row["id"], row["revision"]) for row in rows}
     org = await connection.fetchrow(SQL["consumer"], consumer, FRESH, STALL)
     opened = [at for at, decision in enumerate(decisions) if decision.permitted]
@@ -196,12 +241,8 @@ async def changed(
         at
         for at in opened
         if _moved(found.records.get(asked[at].leaf_hash), now_found.get(asked[at].leaf_hash))
-        or any((rule.id, rule.revision) not in standing for rule in _rules(decisions[at]))
+        or any((rule.id, rule.revision) not in standing for rule in decisions[at].rests_on)
     }
-
-
-def _rules(decision: Decision) -> list[Agreement | Consent]:
-    return [*decision.agreements, *decision.consents]
 
 
 def _moved(before: Any, after: Any) -> bool:
@@ -218,52 +259,29 @@ def _state(row: Any) -> RecordState:
     return RecordState.CONFLICT if row["conflict"] else RecordState.ADMITTED
 
 
-def _unit(request: bytes, record: bytes, rule: UUID, period: date) -> bytes:
-    return sha256(b"".join((request, record, rule.bytes, period.isoformat().encode()))).digest()
+def _unit(request: bytes, record: bytes, limit: Limit) -> bytes:
+    """A unit of a rate is one for the whole request, any other one for each record."""
+    of = b"" if limit.a_request else record
+    return sha256(
+        b"".join((request, of, limit.rule.bytes, limit.code.encode(), limit.period.isoformat().encode()))
+    ).digest()
 
 
-def _costs(decision: Decision, now: datetime) -> list[tuple[tuple[UUID, date], int, Code]]:
-    """(rule and period, limit, refusal) of each limited rule that the permits rest on: one unit a record."""
+async def _used_up(connection: asyncpg.Connection, documents: Iterable[Basis], now: datetime) -> dict[UUID, Code]:
+    """The first limit of each rule of which nothing is left."""
     today = now.astimezone(CHINA).date()
-    costs: list[tuple[tuple[UUID, date], int, Code]] = []
-    for agreement in decision.agreements:
-        if agreement.records_a_day is not None:
-            costs.append(((agreement.id, today), agreement.records_a_day, Code.RATE_EXCEEDED))
-    for consent in decision.consents:
-        if consent.max_uses is not None:
-            costs.append(((consent.id, EVER), consent.max_uses, Code.CONSENT_USED_UP))
-    return costs
-
-
-async def _used_up(
-    connection: asyncpg.Connection,
-    agreements: Mapping[Any, Sequence[Agreement]],
-    consents: Mapping[Any, Sequence[Consent]],
-    now: datetime,
-) -> frozenset[UUID]:
-    today = now.astimezone(CHINA).date()
-    limits = {(a.id, today): a.records_a_day for group in agreements.values() for a in group}
-    limits |= {(c.id, EVER): c.max_uses for group in consents.values() for c in group}
-    limited = {key: limit for key, limit in limits.items() if limit is not None}
+    limited = {limit for document in documents for limit in limits(document, today)}
     if not limited:
-        return frozenset()
-    rows = await connection.fetch(SQL["usage"], [rule for rule, _ in limited], [period for _, period in limited])
-    used = {row["rule"]: row["used"] for row in rows}
-    return frozenset(rule for (rule, _), limit in limited.items() if used.get(rule, 0) >= limit)
-
-
-def _grouped(rows: Sequence[Any], names: tuple[str, str], read: Any) -> dict[Any, Any]:
-    grouped: dict[Any, list[Any]] = {}
-    for row in rows:
-        grouped.setdefault((row[names[0]], row[names[1]]), []).append(read(row["id"], row["revision"], row["body"]))
-    return {key: tuple(group) for key, group in grouped.items()}
-
-
-@lru_cache(maxsize=PARSED)
-def _agreement(_id: UUID, _revision: int, body: str) -> Agreement:
-    return Agreement.from_json(json.loads(body))
-
-
-@lru_cache(maxsize=PARSED)
-def _consent(_id: UUID, _revision: int, body: str) -> Consent:
-    return Consent.from_json(json.loads(body))
+        return {}
+    rows = await connection.fetch(
+        SQL["usage"],
+        [limit.rule for limit in limited],
+        [limit.code.value for limit in limited],
+        [limit.period for limit in limited],
+    )
+    used = {(row["rule"], row["code"], row["period"]): row["used"] for row in rows}
+    return {
+        limit.rule: limit.code
+        for limit in sorted(limited, reverse=True)
+        if used.get((limit.rule, limit.code.value, limit.period), 0) >= limit.most
+    }

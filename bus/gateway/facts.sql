@@ -32,35 +32,45 @@ SELECT NOT EXISTS (
           AND NOT EXISTS (SELECT 1 FROM conflict c WHERE c.leaf_hash = want.leaf_hash)
           AND NOT EXISTS (SELECT 1 FROM refusal f WHERE f.leaf_hash = want.leaf_hash));
 
--- name: agreements
-SELECT id, revision, provider, item, body FROM agreement
- WHERE consumer = $1 AND (provider, item) IN (SELECT * FROM unnest($2::text[], $3::text[]))
- ORDER BY id;
+-- name: rules
+-- What may decide on these items: the catalogue's entries, the powers to open that the consumer holds, its agreements
+-- and those of the departments that gave it such a power. Agreements come in the order of their ids.
+WITH power AS (SELECT p.* FROM rule p WHERE p.kind = 'power' AND p.grantee = $1 AND p.body->>'right' = 'OPEN')
+SELECT r.id, r.kind, r.revision, r.state, r.hash, r.grantor, r.item, r.body FROM rule r
+ WHERE r.kind = 'agreement' AND (r.grantee = $1 OR r.grantee IN (SELECT p.grantor FROM power p))
+   AND (r.grantor, r.item) IN (SELECT * FROM unnest($2::text[], $3::text[]))
+UNION ALL
+SELECT r.id, r.kind, r.revision, r.state, r.hash, r.grantor, r.item, r.body FROM rule r
+ WHERE r.kind = 'item' AND r.item = ANY($3::text[])
+UNION ALL
+SELECT p.id, p.kind, p.revision, p.state, p.hash, p.grantor, p.item, p.body FROM power p
+ ORDER BY 1;
 
--- name: consents
-SELECT c.id, c.revision, c.subject, c.item, c.body
-  FROM consent c JOIN unnest($2::bytea[], $3::text[]) AS want(subject, item)
-    ON c.subject = want.subject AND c.recipient = $1 AND c.item = want.item
- ORDER BY c.id;
+-- name: scoped
+-- Consents to the consumer (or to whom it opens for) and mandates of the agent, about these holders.
+SELECT r.id, r.kind, r.revision, r.state, r.hash, r.body, s.subject, s.item
+  FROM unnest($2::bytea[], $3::text[]) AS want(subject, item)
+  JOIN rule_scope s ON s.subject = want.subject AND s.item = want.item AND s.grantee = ANY($1::text[])
+  JOIN rule r ON r.id = s.rule
+ ORDER BY r.id;
 
 -- name: usage
-SELECT rule, used FROM usage WHERE (rule, period) IN (SELECT * FROM unnest($1::uuid[], $2::date[]));
+SELECT rule, code, period, used FROM usage
+ WHERE (rule, code, period) IN (SELECT * FROM unnest($1::uuid[], $2::text[], $3::date[]));
 
 -- name: first_time
 -- The units (each a hash over request id, record, rule and period) that were not taken before: only these are paid.
 INSERT INTO request (consumer, request) SELECT $1, * FROM unnest($2::bytea[]) ON CONFLICT DO NOTHING RETURNING request;
 
 -- name: open_usage
-INSERT INTO usage (rule, period, used) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING;
+INSERT INTO usage (rule, code, period, used) VALUES ($1, $2, $3, 0) ON CONFLICT DO NOTHING;
 
 -- name: take
 -- Never more than the limit, however many gateways take at once: returns how many of the wanted units were left.
-WITH before AS (SELECT used FROM usage WHERE rule = $1 AND period = $2 FOR UPDATE)
-UPDATE usage u SET used = u.used + LEAST($3::bigint, GREATEST($4::bigint - b.used, 0))
-  FROM before b WHERE u.rule = $1 AND u.period = $2
-RETURNING LEAST($3::bigint, GREATEST($4::bigint - b.used, 0)) AS taken;
+WITH before AS (SELECT used FROM usage WHERE rule = $1 AND code = $2 AND period = $3 FOR UPDATE)
+UPDATE usage u SET used = u.used + LEAST($4::bigint, GREATEST($5::bigint - b.used, 0))
+  FROM before b WHERE u.rule = $1 AND u.code = $2 AND u.period = $3
+RETURNING LEAST($4::bigint, GREATEST($5::bigint - b.used, 0)) AS taken;
 
 -- name: revisions
-SELECT id, revision FROM agreement WHERE id = ANY($1::uuid[]) AND state = 'ACTIVE'
-UNION ALL
-SELECT id, revision FROM consent WHERE id = ANY($2::uuid[]) AND state = 'ACTIVE';
+SELECT id, revision FROM rule WHERE id = ANY($1::uuid[]);

@@ -13,8 +13,9 @@ SELECT 'REFUSED', NULL, f.refused_at, false, '', f.code, 3 FROM refusal f WHERE 
 SELECT r.value, r.item, r.issuer,
        r.issuer = $2
        OR EXISTS (SELECT 1 FROM org o WHERE o.uscc = $2 AND o.auditor)
-       OR EXISTS (SELECT 1 FROM agreement a
-                   WHERE a.consumer = $2 AND a.provider = r.issuer AND a.item = r.item AND a.state = 'ACTIVE') AS may
+       OR EXISTS (SELECT 1 FROM rule a
+                   WHERE a.kind = 'agreement' AND a.grantee = $2 AND a.grantor = r.issuer AND a.item = r.item
+                     AND a.state = 'ACTIVE') AS may
   FROM record r WHERE r.leaf_hash = $1;
 
 -- name: in_force

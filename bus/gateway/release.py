@@ -35,7 +35,7 @@ from bus.pki import Signer
 from bus.sealing import section_secret
 from bus.trust import KemKey, Trust
 from consent.decide import decide
-from consent.model import Access, Decision, RecordState
+from consent.model import Access, Decision, Mode, RecordState
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Refused
 
@@ -80,7 +80,7 @@ class Releases:
         self._log = log
         self._keys = keys
 
-    async def release(self, signed: Signed, request: KeyRequest) -> bytes:
+    async def release(self, signed: Signed, request: KeyRequest, mode: Mode = Mode.STREAM) -> bytes:
         """The encoded grant. Raises `Malformed`, `Refused` (the request as a whole), `Unavailable` (nothing left the
         gateway).
         """
@@ -92,8 +92,11 @@ class Releases:
             ground=request.ground,
             citation=request.citation,
             case=request.case,
+            operator=request.operator,
+            agent=request.agent,
+            mode=mode,
         )
-        found = await self._facts(access.consumer, asked)
+        found = await self._facts(access, asked)
         now = datetime.now(UTC)
         async with postgres_errors("deciding"), self._pool.acquire() as connection:
             unopened = await self._keys.load(connection, {(a.claims.session, a.claims.issuer) for a in asked})
@@ -107,13 +110,13 @@ class Releases:
             decisions = [_voided(d) if at in changed else d for at, d in enumerate(decisions)]
         return self._grant(request, recipient, asked, decisions, entries, found)
 
-    async def _facts(self, consumer: str, asked: Sequence[Asked]) -> Found:
+    async def _facts(self, access: Access, asked: Sequence[Asked]) -> Found:
         """What decides, after a moment's wait for records that the recorder has not come to yet.
 
         A subscriber reads a record milliseconds after it was published. Without this it would be refused, that refusal
         logged, and the question asked again, later than it need be. No connection is held while waiting.
         """
-        found = await self._load(consumer, asked)
+        found = await self._load(access, asked)
         waiting = [a.leaf_hash for a in asked if found.state(a) is RecordState.WAITING]
         if not waiting or not found.index_fresh or not found.audit_current:
             return found
@@ -123,11 +126,11 @@ class Releases:
             async with postgres_errors("deciding"), self._pool.acquire() as connection:
                 if await fact_store.judged(connection, waiting):
                     break
-        return await self._load(consumer, asked)
+        return await self._load(access, asked)
 
-    async def _load(self, consumer: str, asked: Sequence[Asked]) -> Found:
+    async def _load(self, access: Access, asked: Sequence[Asked]) -> Found:
         async with postgres_errors("deciding"), self._pool.acquire() as connection:
-            return await fact_store.load(connection, consumer, asked, datetime.now(UTC))
+            return await fact_store.load(connection, access.consumer, access.agent, asked, datetime.now(UTC))
 
     def _recipient(self, signed: Signed, key_id: bytes, now: datetime) -> KemKey:
         """Keys go to the department that signed, whoever else holds the request."""
@@ -239,6 +242,7 @@ def _entry(signed: Signed, request: KeyRequest, asked: Asked, decision: Decision
         "licence": claims.licence,
         "subjects": asked.holders,
         "sections": [{"name": s.section, "code": s.code.value, "rule": s.rule} for s in decision.sections],
+        "hashes": [rule.hash for rule in decision.rests_on],
         "digest": signed.digest,
         "signer": signed.caller.id,
         "signature": signed.signature,

@@ -1,4 +1,4 @@
-"""Rules in the trail: who made, ended or withdrew which agreement or consent, by hash.
+"""Rules in the trail: who did what to which agreement, consent, power or entry of the catalogue, by hash.
 
 A rule that opens something is logged before it is stored: no decision ever rests on a rule that the trail does not
 know. (A crash between leaves an entry of a rule that never was.) A rule that closes something counts first and is
@@ -9,8 +9,6 @@ later appends it. (A crash between appends it twice: the same bytes, so the same
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +20,9 @@ from bus import audit
 from bus.db import postgres_errors, queries
 from bus.httpsig import Signed
 from bus.pki import Signer
-from consent.model import Agreement, Consent
+from consent.documents import Document
+from consent.lifecycle import Act
+from consent.model import Agreement, Consent, Correction, Dispute, Mandate, Power
 from schemas.errors import Unavailable
 
 SWEEP_SECONDS = 2.0
@@ -31,14 +31,8 @@ SWEEP_ROWS = 200
 SQL = queries(Path(__file__).with_name("revisions.sql"))
 log = structlog.get_logger()
 
-Rule = Agreement | Consent
+Done = tuple[Document, Act, str]  # a document's new revision, what was done to it, and the reason
 Append = Callable[[Sequence[bytes]], Awaitable[None]]
-
-
-def rule_hash(rule: Rule) -> bytes:
-    """SHA-256 of the rule's JSON, keys sorted, no blanks: what its revision is known by in the log."""
-    text = json.dumps(rule.to_json(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).digest()
 
 
 class Revisions:
@@ -49,14 +43,14 @@ class Revisions:
         self._origin = origin
         self._append = append
 
-    def entries(self, signed: Signed, rules: Sequence[Rule]) -> list[bytes]:
+    def entries(self, signed: Signed, done: Sequence[Done]) -> list[bytes]:
         """The signed log values of these revisions, as one call's."""
-        bodies = [("Revision", _body(signed, rule)) for rule in rules]
+        bodies = [("Revision", _body(signed, *one)) for one in done]
         return audit.log_values(self._signer, self._origin, signed.digest[:16], bodies, datetime.now(UTC))
 
-    async def log(self, signed: Signed, rules: Sequence[Rule]) -> None:
+    async def log(self, signed: Signed, done: Sequence[Done]) -> None:
         """Returns when the log holds them: only then they may be stored. Raises `Unavailable`."""
-        await self._append(self.entries(signed, rules))
+        await self._append(self.entries(signed, done))
 
     async def flush(self, connection: asyncpg.Connection) -> int:
         """Appends what closing rules left in the outbox; returns how many. Raises `Unavailable`: all is still there."""
@@ -66,6 +60,13 @@ class Revisions:
                 await self._append([row["value"] for row in rows])
                 await connection.execute(SQL["forget"], [row["id"] for row in rows])
         return len(rows)
+
+    async def flush_soon(self, connection: asyncpg.Connection) -> None:
+        """Now if the log is there; else the sweep does it: what was withdrawn stays withdrawn."""
+        try:
+            await self.flush(connection)
+        except Unavailable as exc:
+            log.warning("revisions_delayed", code=exc.code)
 
     async def sweep(self, pool: asyncpg.Pool) -> None:
         """Flushes again and again, until cancelled: a Kafka that was away gets its entries when it is back."""
@@ -83,19 +84,59 @@ async def keep(connection: asyncpg.Connection, values: Sequence[bytes]) -> None:
     await connection.executemany(SQL["keep"], [(value,) for value in values])
 
 
-def _body(signed: Signed, rule: Rule) -> dict[str, object]:
-    consent = isinstance(rule, Consent)
+def body_of(document: Document, act: Act, reason: str) -> dict[str, object]:
+    """A `Revision` entry's fields, but for who did it."""
     return {
-        "kind": "consent" if consent else "agreement",
-        "id": str(rule.id),
-        "revision": rule.revision,
-        "state": rule.state.value,
-        "item": rule.item,
-        "subjects": [rule.subject] if isinstance(rule, Consent) else [],
-        "recipient": rule.recipient if isinstance(rule, Consent) else rule.consumer,
-        "hash": rule_hash(rule),
+        "kind": document.kind,
+        "id": str(document.id),
+        "revision": document.revision,
+        "act": act.value,
+        "reason": reason,
+        "state": document.state.value,
+        "items": _items(document),
+        "subjects": _subjects(document),
+        "recipient": _recipient(document),
+        "hash": document.hash,
+    }
+
+
+def _body(signed: Signed, document: Document, act: Act, reason: str) -> dict[str, object]:
+    return body_of(document, act, reason) | {
         "author": signed.caller.uscc,
         "digest": signed.digest,
         "signer": signed.caller.id,
         "signature": signed.signature,
     }
+
+
+def _items(document: Document) -> list[str]:
+    match document:
+        case Consent():
+            return sorted({scope.item for scope in document.scopes})
+        case Mandate():
+            return sorted({holder.item for holder in document.subjects})
+        case Power():
+            return sorted(document.items)
+        case Dispute():
+            return []
+    return [document.item]  # type: ignore[attr-defined]  # every other kind speaks of one item
+
+
+def _subjects(document: Document) -> list[bytes]:
+    match document:
+        case Consent():
+            return [scope.subject for scope in document.scopes]
+        case Mandate():
+            return [holder.subject for holder in document.subjects]
+    return []
+
+
+def _recipient(document: Document) -> str:
+    match document:
+        case Agreement() | Correction() | Dispute():
+            return document.consumer
+        case Consent():
+            return document.recipient
+        case Power():
+            return document.grantee
+    return ""

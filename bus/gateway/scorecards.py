@@ -39,7 +39,7 @@ import asyncpg
 import msgspec
 
 from bus.db import queries
-from bus.gateway import control, embargoes, trail
+from bus.gateway import control, embargoes, rulebook, trail
 from bus.gateway.auditing import NOBODY
 from bus.gateway.embargoes import Connect, LogReading, ReaderBody
 from bus.gateway.shapes import CheckpointAnswer, Codes, Count, CreditCode, Hash, PercentilesAnswer, Time
@@ -386,7 +386,7 @@ async def _agreed(connection: asyncpg.Connection, whose: str, at: Published) -> 
     When an agreement was made the log knows. If that is not served any more, it was long ago.
     """
     found = []
-    for row in await connection.fetch(SQL["agreements"], whose, control.LIST_LIMIT):
+    for row in await connection.fetch(SQL["agreements"], whose, rulebook.LIST_LIMIT):
         made, _ = await trail.page(
             connection,
             Filter(groups=(frozenset([("rule", f"agreement:{row['id']}@1")]), frozenset([("kind", "Revision")]))),

@@ -29,8 +29,9 @@ SELECT r.leaf_hash AS record, count(*) OVER () AS total
 -- What a department may receive; an agreement that was ended counts until then.
 SELECT id, item, (body->>'valid_from')::date::timestamp AT TIME ZONE 'Asia/Shanghai' AS begin,
        LEAST(((body->>'valid_until')::date + 1)::timestamp AT TIME ZONE 'Asia/Shanghai',
-             CASE WHEN state = 'ACTIVE' THEN '9999-01-01' ELSE changed_at END) AS end
-  FROM agreement WHERE consumer = $1 ORDER BY id LIMIT $2;
+             CASE WHEN state = 'ACTIVE' THEN '9999-01-01' ELSE since END) AS end
+  FROM rule WHERE kind = 'agreement' AND grantee = $1 AND state IN ('ACTIVE', 'SUSPENDED', 'EXPIRED', 'TERMINATED')
+ ORDER BY id LIMIT $2;
 
 -- name: named
 -- New certificates and each licence of another issuer that they name as what they rest on.

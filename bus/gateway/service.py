@@ -8,12 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from types import TracebackType
 from typing import Any, Self
-from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -22,9 +21,10 @@ from aiokafka import AIOKafkaProducer
 
 from bus import audit, db, envelope, httpsig, merkle, metrics, pseudonyms, trustfeed
 from bus.db import postgres_errors
-from bus.gateway import control, reading
+from bus.gateway import reading
+from bus.gateway.agreements import AgreementBody, Agreements, ResubmitBody
 from bus.gateway.auditing import Auditing, CountsAnswer, CountsBody, EntriesAnswer, EntriesBody, StoryAnswer, StoryBody
-from bus.gateway.control import AgreementBody, ConsentBody, SubjectBody
+from bus.gateway.consents import Consents, ConsentsBody, SubjectBody, SubjectQuery
 from bus.gateway.embargoes import (
     ConfirmBody,
     EmbargoAnswer,
@@ -42,7 +42,8 @@ from bus.gateway.logfiles import LogFiles, ProofsAnswer, ProofsBody, TokenAnswer
 from bus.gateway.openapi import Route
 from bus.gateway.reading import RecordAnswer, RecordsAnswer
 from bus.gateway.release import Releases
-from bus.gateway.revisions import Revisions, Rule
+from bus.gateway.revisions import Revisions
+from bus.gateway.rulebook import ActBody, IdBody, ListBody, Rulebook
 from bus.gateway.scorecards import ScorecardAnswer, ScorecardBody, Scorecards
 from bus.gateway.sessions import SessionKeys
 from bus.gateway.shapes import Hash, RequestId, Text
@@ -54,7 +55,8 @@ from bus.sealer import SCHEMA_ID
 from bus.trust import Trust, topic_key
 from bus.trustfeed import TrustFeed
 from consent.decide import CHINA
-from consent.model import Agreement, Consent
+from consent.documents import Document
+from consent.model import Agreement, Consent, Mode
 from schemas.avro import wire_schema
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Malformed, Refused, Unavailable
@@ -64,38 +66,14 @@ GENERATION = 1
 CHECK_SECONDS = 5.0
 RENEW_SECONDS = 600.0
 STALL_LOOK_SECONDS = 1.0
-MAX_CONSENTS = 1_000
 
 log = structlog.get_logger()
-
-
-class IdBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Names one agreement or consent."""
-
-    id: UUID
 
 
 class RecordBody(msgspec.Struct, forbid_unknown_fields=True):
     """Names one record by its leaf hash, in hex."""
 
     record: Hash
-
-
-class ListBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Lists; nothing to say."""
-
-
-class SubjectQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A subject under one item's pseudonyms."""
-
-    item: str
-    subject: SubjectBody
-
-
-class ConsentsBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Many consents, all recorded or none."""
-
-    consents: list[ConsentBody]
 
 
 class SearchBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -140,7 +118,10 @@ class Gateway:
         self.scorecards = Scorecards(self._connection, self._log_reading)
         self.usages = Usages(self._connection, self._everywhere, self._log_reading, catalogue)
         self.releases: Releases
-        self.revisions: Revisions
+        self.revisions = Revisions(keyring.signer, origin, self._append)
+        self.rulebook = Rulebook(self._connection, self.revisions, self._announce, keyring.signer.uscc)
+        self.agreements = Agreements(self.rulebook, catalogue)
+        self.consents = Consents(self.rulebook, catalogue, self._pseudonym)
 
     async def __aenter__(self) -> Self:
         try:
@@ -160,7 +141,6 @@ class Gateway:
             log=self._producer,
             keys=self._sessions,
         )
-        self.revisions = Revisions(self._keyring.signer, self._origin, self.releases.append)
         return self
 
     async def __aexit__(
@@ -202,14 +182,15 @@ class Gateway:
     def routes(self) -> Mapping[str, Route]:
         """The JSON routes: what each path calls, the body it takes, the answer it gives."""
         return {
-            "/v1/agreements": Route(self.create_agreement, AgreementBody, Agreement),
-            "/v1/agreements:list": Route(self.list_agreements, ListBody, list[Agreement]),
-            "/v1/agreements:show": Route(self.show_agreement, IdBody, Agreement),
-            "/v1/agreements:end": Route(self.end_agreement, IdBody, Agreement),
-            "/v1/consents": Route(self.create_consents, ConsentsBody, list[Consent]),
-            "/v1/consents:show": Route(self.show_consent, IdBody, Consent),
-            "/v1/consents:search": Route(self.search_consents, SubjectQuery, list[Consent]),
-            "/v1/consents:withdraw": Route(self.withdraw_consent, IdBody, Consent),
+            "/v1/agreements": Route(self.agreements.submit, AgreementBody, Agreement),
+            "/v1/agreements:resubmit": Route(self.agreements.resubmit, ResubmitBody, Agreement),
+            "/v1/agreements:act": Route(self.agreements.act, ActBody, Agreement),
+            "/v1/agreements:list": Route(self.agreements.list, ListBody, list[Agreement]),
+            "/v1/agreements:show": Route(self.agreements.show, IdBody, Agreement),
+            "/v1/consents": Route(self.consents.create, ConsentsBody, list[Consent]),
+            "/v1/consents:act": Route(self.consents.act, ActBody, Consent),
+            "/v1/consents:show": Route(self.consents.show, IdBody, Consent),
+            "/v1/consents:search": Route(self.consents.search, SubjectQuery, list[Consent]),
             "/v1/licences:search": Route(self.search_licences, SearchBody, RecordsAnswer),
             "/v1/records:show": Route(self.show_record, RecordBody, RecordAnswer),
             "/v1/records:impact": Route(self.impacts.show, ImpactBody, ImpactAnswer),
@@ -227,65 +208,6 @@ class Gateway:
             "/v1/subjects/usages:query": Route(self.usages.query, UsagesBody, UsagesAnswer),
             "/v1/subjects/usages:period": Route(self.usages.period, PeriodBody, PeriodAnswer),
         }
-
-    async def create_agreement(self, signed: Signed, body: AgreementBody) -> Any:
-        """In the trail, then in force."""
-        async with self._connection("storing an agreement") as connection:
-            made = await control.make_agreement(connection, self._catalogue, signed.caller.uscc, body)
-            await self.revisions.log(signed, [made])
-            await control.store_agreement(connection, made)
-        await self._announce("agreement", made)
-        return made.to_json()
-
-    async def list_agreements(self, signed: Signed, body: ListBody) -> Any:
-        """The caller's own, on either side."""
-        async with self._connection("reading agreements") as connection:
-            return [a.to_json() for a in await control.agreements(connection, signed.caller.uscc, None)]
-
-    async def show_agreement(self, signed: Signed, body: IdBody) -> Any:
-        """One of the caller's own."""
-        async with self._connection("reading agreements") as connection:
-            return (await control.agreements(connection, signed.caller.uscc, body.id))[0].to_json()
-
-    async def end_agreement(self, signed: Signed, body: IdBody) -> Any:
-        """Counts at once, on every gateway."""
-        async with self._connection("ending an agreement") as connection:
-            ended = await control.end_agreement(connection, signed.caller.uscc, body.id, self._entry(signed))
-            await self._flush_revisions(connection)
-        await self._announce("agreement", ended)
-        return ended.to_json()
-
-    async def create_consents(self, signed: Signed, body: ConsentsBody) -> Any:
-        """In the trail, then in force: all or none."""
-        if not 1 <= len(body.consents) <= MAX_CONSENTS:
-            raise Malformed(Code.REQUEST_TOO_LARGE, f"1 to {MAX_CONSENTS} consents at once")
-        bodies = [(one, self._pseudonym(one.item, one.subject)) for one in body.consents]
-        async with self._connection("storing consents") as connection:
-            made = await control.make_consents(connection, self._catalogue, signed.caller.uscc, bodies)
-            await self.revisions.log(signed, made)
-            await control.store_consents(connection, made)
-        await self._announce("consent", *made)
-        return [one.to_json() for one in made]
-
-    async def show_consent(self, signed: Signed, body: IdBody) -> Any:
-        """One that the caller is a party to."""
-        async with self._connection("reading a consent") as connection:
-            return (await control.consent(connection, signed.caller.uscc, body.id)).to_json()
-
-    async def search_consents(self, signed: Signed, body: SubjectQuery) -> Any:
-        """A subject's, as far as the caller is a party."""
-        pseudonym = self._pseudonym(body.item, body.subject)
-        async with self._connection("reading consents") as connection:
-            found = await control.consents_of(connection, signed.caller.uscc, pseudonym)
-        return [one.to_json() for one in found]
-
-    async def withdraw_consent(self, signed: Signed, body: IdBody) -> Any:
-        """Counts at once, on every gateway."""
-        async with self._connection("withdrawing a consent") as connection:
-            withdrawn = await control.withdraw_consent(connection, signed.caller.uscc, body.id, self._entry(signed))
-            await self._flush_revisions(connection)
-        await self._announce("consent", withdrawn)
-        return withdrawn.to_json()
 
     async def search_licences(self, signed: Signed, body: SearchBody) -> Any:
         """Sealed licences in force, and a grant for them: the same release as any other."""
@@ -312,6 +234,7 @@ class Gateway:
                 recipient=recipient,
                 reads=reads,
             ),
+            Mode.QUERY,
         )
         return {"records": [b64encode(one.value).decode() for one in found], "grant": b64encode(grant).decode()}
 
@@ -341,6 +264,10 @@ class Gateway:
         """The subject's pseudonym under every item: the auditor asks about a person, not about a licence."""
         return [self._pseudonym(item, subject) for item in self._catalogue.items]
 
+    async def _append(self, values: Sequence[bytes]) -> None:
+        """To the audit log, once the gateway is connected."""
+        await self.releases.append(values)
+
     async def _log_reading(
         self, signed: Signed, group: bytes, operator: str, what: str, subjects: list[bytes], returned: int
     ) -> bytes:
@@ -359,17 +286,7 @@ class Gateway:
         await self.releases.append(values)
         return merkle.leaf_hash(values[0])
 
-    def _entry(self, signed: Signed) -> Callable[[Rule], list[bytes]]:
-        return lambda rule: self.revisions.entries(signed, [rule])
-
-    async def _flush_revisions(self, connection: asyncpg.Connection) -> None:
-        """Now if the log is there; else the sweep does it: what was withdrawn stays withdrawn."""
-        try:
-            await self.revisions.flush(connection)
-        except Unavailable as exc:
-            log.warning("revisions_delayed", code=exc.code)
-
-    async def _announce(self, kind: str, *documents: Any) -> None:
+    async def _announce(self, documents: Sequence[Document]) -> None:
         """Copies for others on `consent.records`; the database is what decides. A Kafka that is away delays nothing."""
         assert self._producer is not None
         try:
@@ -377,14 +294,14 @@ class Gateway:
                 sent = [
                     await self._producer.send(
                         "consent.records",
-                        msgspec.json.encode({"kind": kind, **document.to_json()}),
+                        msgspec.json.encode({"kind": document.kind, **document.to_json()}),
                         key=document.id.bytes,
                     )
                     for document in documents
                 ]
                 await asyncio.gather(*sent)
         except Unavailable as exc:
-            log.warning("announcement_lost", code=exc.code, kind=kind)
+            log.warning("announcement_lost", code=exc.code, kind=documents[0].kind)
 
     async def _keep_kem(self) -> None:
         while True:

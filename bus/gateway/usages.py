@@ -22,7 +22,7 @@ from bus import impact, tilestore
 from bus.db import queries
 from bus.gateway import control, embargoes, trail
 from bus.gateway.auditing import NOBODY
-from bus.gateway.control import SubjectBody
+from bus.gateway.consents import SubjectBody
 from bus.gateway.embargoes import Connect, LogReading, ReaderBody
 from bus.gateway.shapes import After, CheckpointAnswer, Count, CreditCode, Hash, Limit, Next, Time
 from bus.gateway.trail import Filter, Found

@@ -37,6 +37,7 @@ from bus.publisher import Publisher
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
 from deploy import bootstrap, check
+from deploy.demo.agreeing import agree
 from deploy.demo.departments import AUDITOR, DEPARTMENTS, INSURANCE_LAW, LICENCE, MARKET, SEAL_RULE, TAX_LAW
 from deploy.demo.watch import Watch
 from deploy.home import Home, Stack
@@ -194,7 +195,7 @@ class _Run:
         licence = publisher.reference(LICENCE, row.values)
         bank = self._identities["bank"].uscc
         await _within(self._watch.certificate(licence, bank), CERTIFICATE_SECONDS, "a bank certificate")
-        await client.post_json("/v1/consents:withdraw", {"id": self._consents[str(row.values["uscc"])]})
+        await client.post_json("/v1/consents:act", {"id": self._consents[str(row.values["uscc"])], "act": "WITHDRAW"})
 
     async def _ask_again(self, bank: GatewayClient, trust: Trust, uscc: str) -> None:
         """The bank's own check looks the firm up, and must be refused."""
@@ -289,7 +290,7 @@ async def _agree(stack: Stack, identities: Mapping[str, Identity], firms: Firms)
     async with GatewayClient(identities[MARKET.name], stack.gateways) as client:
         for d in DEPARTMENTS:
             body = {
-                "consumer": d.uscc,
+                "provider": identities["market"].uscc,
                 "item": LICENCE,
                 "sections": list(d.wanted.sections),
                 "purposes": [d.wanted.purpose],
@@ -299,7 +300,8 @@ async def _agree(stack: Stack, identities: Mapping[str, Identity], firms: Firms)
                 # A firm may have changed before its first version is opened: each version is still its due.
                 "superseded": True,
             }
-            await client.post_json("/v1/agreements", body)
+            async with GatewayClient(identities[d.name], stack.gateways) as consumer:
+                await agree(client, consumer, body)
         giving = [str(row.values["uscc"]) for row in firms.rows if firms.consents(str(row.values["uscc"]))]
         bank = identities["bank"].uscc
         for start_ in range(0, len(giving), CONSENTS_AT_ONCE):
@@ -314,9 +316,8 @@ def _consent(uscc: str, recipient: str) -> dict[str, Any]:
     return {
         "subject": {"kind": "ORGANISATION", "id": uscc},
         "recipient": recipient,
-        "item": LICENCE,
         "purposes": ["account-opening"],
-        "sections": ["identity"],
+        "scopes": [{"item": LICENCE, "sections": ["identity"]}],
         "valid_from": "2025-08-01",
     }
 

@@ -21,6 +21,7 @@ from bus import audit, envelope
 from bus.client import GatewayClient
 from bus.kafka import consumer
 from bus.publisher import Publisher
+from deploy.demo.agreeing import agree
 from schemas.catalogue import Catalogue
 from schemas.errors import Code
 from tests.bench import load
@@ -99,11 +100,12 @@ async def _admitted(there: World, said: Said) -> list[bytes]:
 
 async def _allow(there: World, gateway: str, said: Said) -> None:
     """One agreement on both grounds; a consent of every firm whose batch is read under consent."""
-    async with GatewayClient(there.market, [gateway]) as client:
-        await client.post_json(
-            "/v1/agreements",
+    async with GatewayClient(there.market, [gateway]) as client, GatewayClient(there.bank, [gateway]) as bank:
+        await agree(
+            client,
+            bank,
             {
-                "consumer": there.bank.uscc,
+                "provider": there.market.uscc,
                 "item": ITEM,
                 "sections": list(load.SECTIONS),
                 "purposes": [load.PURPOSE],
@@ -124,9 +126,8 @@ def _consent(firm: str, recipient: str) -> dict[str, Any]:
     return {
         "subject": {"kind": "ORGANISATION", "id": firm},
         "recipient": recipient,
-        "item": ITEM,
         "purposes": [load.PURPOSE],
-        "sections": list(load.SECTIONS),
+        "scopes": [{"item": ITEM, "sections": list(load.SECTIONS)}],
         "valid_from": date(2020, 1, 1).isoformat(),
     }
 

@@ -22,6 +22,7 @@ from bus.identity import Identity
 from bus.kafka import producer
 from bus.pki import write_private
 from deploy import bootstrap
+from deploy.demo.agreeing import agree
 from deploy.stack import kafka, postgres
 from deploy.stack.child import Child, free_ports, start
 from schemas.errors import DeptbusError
@@ -62,7 +63,7 @@ class Plant:
     async def _agree(self) -> None:
         """Without it nothing would ever be released, and no fault could show."""
         body = {
-            "consumer": self.consumer.uscc,
+            "provider": self.provider.uscc,
             "item": ITEM,
             "sections": [SECTION],
             "purposes": [PURPOSE],
@@ -70,8 +71,11 @@ class Plant:
             "duties": [DUTY],
             "valid_from": "2020-01-01",
         }
-        async with GatewayClient(self.provider, [self.gateway]) as client:
-            await client.post_json("/v1/agreements", body)
+        async with (
+            GatewayClient(self.provider, [self.gateway]) as provider,
+            GatewayClient(self.consumer, [self.gateway]) as consumer,
+        ):
+            await agree(provider, consumer, body)
 
     async def join(
         self, name: str, uscc: str, *, issues: Sequence[tuple[str, str]], receives: Sequence[str]

@@ -152,8 +152,9 @@ class World:
         return made
 
     async def agree(self, provider: Identity, consumer_: Identity, **changed: Any) -> dict[str, Any]:
+        """From application to use: every step of an agreement's life."""
         body = {
-            "consumer": consumer_.uscc,
+            "provider": provider.uscc,
             "item": LICENCE,
             "sections": ["identity", "business"],
             "purposes": [PURPOSE],
@@ -161,17 +162,31 @@ class World:
             "duties": [DUTY],
             "valid_from": "2020-01-01",
         }
-        made: dict[str, Any] = await self.post(provider, "/v1/agreements", body | changed)
+        made: dict[str, Any] = await self.post(consumer_, "/v1/agreements", body | changed)
+        for who, act in (
+            (provider, "ACCEPT"),
+            (provider, "APPROVE"),
+            (provider, "PROVISION"),
+            (consumer_, "ACTIVATE"),
+        ):
+            made = await self.act(who, "agreements", made, act)
         return made
+
+    async def act(
+        self, who: Identity, kind: str, document: Mapping[str, Any], act: str, reason: str = "", gateway: int = 0
+    ) -> dict[str, Any]:
+        """An act on an agreement, a consent, ... (`kind` as in the route)."""
+        body = {"id": document["id"], "act": act, "reason": reason}
+        done: dict[str, Any] = await self.post(who, f"/v1/{kind}:act", body, gateway)
+        return done
 
     async def consent(self, parties: Parties, values: Mapping[str, Any], **changed: Any) -> dict[str, Any]:
         """The firm's consent to its identity section, recorded by the provider."""
         body = {
             "subject": {"kind": "ORGANISATION", "id": values["uscc"]},
             "recipient": parties.consumer.uscc,
-            "item": LICENCE,
             "purposes": [PURPOSE],
-            "sections": ["identity"],
+            "scopes": [{"item": LICENCE, "sections": ["identity"]}],
             "valid_from": "2020-01-01",
         }
         made = await self.post(parties.provider, "/v1/consents", {"consents": [body | changed]})
@@ -179,7 +194,7 @@ class World:
         return one
 
     async def withdraw(self, parties: Parties, consent: Mapping[str, Any], gateway: int = 0) -> None:
-        await self.post(parties.provider, "/v1/consents:withdraw", {"id": consent["id"]}, gateway)
+        await self.act(parties.provider, "consents", consent, "WITHDRAW", gateway=gateway)
 
     async def post(self, identity: Identity, path: str, body: Any, gateway: int = 0) -> Any:
         """The answer to a JSON request, which is as the gateway describes it."""

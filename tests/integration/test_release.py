@@ -132,7 +132,7 @@ async def test_duty_and_consent_open_and_everything_else_is_refused_with_its_cod
     await ask(consumer, Code.CONSENT_EXPIRED, other, **BY_CONSENT)
     await ask(stranger, Code.AGREEMENT_ENDED)
     await ask(parties.provider, Code.AGREEMENT_NONE)
-    await world.post(parties.provider, "/v1/agreements:end", {"id": parties.agreement["id"]})
+    await world.act(parties.provider, "agreements", parties.agreement, "END")
     await ask(consumer, Code.AGREEMENT_ENDED)
     assert past["state"] == "ACTIVE"
     (sent,) = await world.on_topic(sealed.topic, sealed.key)
@@ -180,7 +180,7 @@ async def test_what_changes_between_decision_and_grant_voids_it(
                 case "consent":
                     await world.withdraw(parties, consent)
                 case "agreement":
-                    await world.post(parties.provider, "/v1/agreements:end", {"id": parties.agreement["id"]})
+                    await world.act(parties.provider, "agreements", parties.agreement, "END")
                 case _:
                     await world.publish(parties.provider, draft(values, 2))
 
@@ -214,7 +214,7 @@ async def test_limits_are_never_exceeded_however_many_gateways_are_asked(world: 
     answers = await asyncio.gather(
         *(world.codes(parties.consumer, one, at % 2, **words) for at, one in enumerate(sealed))
     )
-    refusal = Code.RATE_EXCEEDED if by_day else Code.CONSENT_USED_UP
+    refusal = Code.VOLUME_EXCEEDED if by_day else Code.CONSENT_USED_UP
     assert Counter(code for codes in answers for code in codes) == {Code.PERMIT: allowed, refusal: asked - allowed}
 
 
@@ -236,4 +236,4 @@ async def test_one_request_id_is_not_a_way_round_a_limit(world: World) -> None:
     sealed, _ = await world.firms(parties.provider, 6)
     request = secrets.token_bytes(16)
     codes = [code for one in sealed for code in await world.codes(parties.consumer, one, request=request)]
-    assert Counter(codes) == {Code.PERMIT: 2, Code.RATE_EXCEEDED: 4}
+    assert Counter(codes) == {Code.PERMIT: 2, Code.VOLUME_EXCEEDED: 4}

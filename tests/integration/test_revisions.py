@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
 
-from bus.gateway.revisions import rule_hash
 from consent.model import Agreement, Consent
 from schemas.errors import Code
 from tests.faults.plant import Plant, kill
@@ -20,19 +18,27 @@ async def test_every_revision_is_in_the_trail_with_its_hash(world: World) -> Non
     values = fresh_firm()
     consent = await world.consent(parties, values)
     await world.withdraw(parties, consent)
-    ended = await world.post(parties.consumer, "/v1/agreements:end", {"id": parties.agreement["id"]})
-    found = await world.found(("kind", "Revision"), ("consumer", parties.consumer.uscc), count=4)
+    ended = await world.act(parties.consumer, "agreements", parties.agreement, "END")
+    found = await world.found(("kind", "Revision"), ("consumer", parties.consumer.uscc), count=8)
     bodies = [one.entry.body for one in found]
-    assert [(b["kind"], b["revision"], b["state"]) for b in bodies] == [
-        ("agreement", 1, "ACTIVE"),
-        ("consent", 1, "ACTIVE"),
-        ("consent", 2, "WITHDRAWN"),
-        ("agreement", 2, "TERMINATED"),
+    assert [(b["kind"], b["revision"], b["act"], b["state"]) for b in bodies] == [
+        ("agreement", 1, "SUBMIT", "SUBMITTED"),
+        ("agreement", 2, "ACCEPT", "ACCEPTED"),
+        ("agreement", 3, "APPROVE", "APPROVED"),
+        ("agreement", 4, "PROVISION", "PROVISIONED"),
+        ("agreement", 5, "ACTIVATE", "ACTIVE"),
+        ("consent", 1, "GIVE", "ACTIVE"),
+        ("consent", 2, "WITHDRAW", "WITHDRAWN"),
+        ("agreement", 6, "END", "TERMINATED"),
     ]
-    made, given = Agreement.from_json(parties.agreement), Consent.from_json(consent)
-    assert [b["hash"] for b in bodies[:2]] == [rule_hash(made), rule_hash(given)]
-    assert bodies[3]["hash"] == rule_hash(Agreement.from_json(ended))
-    assert bodies[3]["author"] == parties.consumer.uscc
+    made, given = Agreement.from_json(ended), Consent.from_json(consent)
+    assert {b["hash"] for b in bodies if b["kind"] == "agreement"} == {made.hash}
+    assert {b["hash"] for b in bodies if b["kind"] == "consent"} == {given.hash}
+    assert [b["author"] for b in bodies if b["kind"] == "agreement"] == [
+        parties.consumer.uscc,
+        *[parties.provider.uscc] * 3,
+        *[parties.consumer.uscc] * 2,
+    ]
     auditor = await world.join(auditor=True)
     query = {"subject": {"kind": "ORGANISATION", "id": values["uscc"]}, "kind": "Revision"}
     page = await world.post(auditor, "/v1/audit/entries:query", query)
@@ -48,19 +54,21 @@ async def test_without_the_log_nothing_is_given_and_everything_can_be_withdrawn(
         body = {
             "subject": {"kind": "ORGANISATION", "id": fresh_firm()["uscc"]},
             "recipient": parties.consumer.uscc,
-            "item": "business-licence",
             "purposes": ["tax-registration"],
-            "sections": ["identity"],
+            "scopes": [{"item": "business-licence", "sections": ["identity"]}],
             "valid_from": "2020-01-01",
         }
         refused = await killable.send_json(parties.provider, "/v1/consents", {"consents": [body]})
         assert (refused.status_code, refused.json()["code"]) == (503, Code.KAFKA_UNAVAILABLE)
         begun = time.monotonic()
-        answer = await killable.send_json(parties.provider, "/v1/consents:withdraw", {"id": consent["id"]})
+        answer = await killable.send_json(
+            parties.provider, "/v1/consents:act", {"id": consent["id"], "act": "WITHDRAW"}
+        )
         assert answer.status_code == 200
         assert time.monotonic() - begun < 30
-        stored = await killable.db.fetch("SELECT body FROM consent WHERE recipient = $1", parties.consumer.uscc)
-        assert [json.loads(row["body"])["state"] for row in stored] == ["WITHDRAWN"]
+        asked = "SELECT state FROM rule WHERE kind = 'consent' AND grantee = $1"
+        stored = await killable.db.fetch(asked, parties.consumer.uscc)
+        assert [row["state"] for row in stored] == ["WITHDRAWN"]
     finally:
         await plant.start("kafka")
 
