@@ -6,8 +6,11 @@ fit it is refused where it is used, by a code that says more than a pattern does
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import datetime
-from typing import Annotated, Any
+from functools import cache
+from types import GenericAlias
+from typing import Annotated, Any, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -78,3 +81,31 @@ class EntryAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     request: Id
     logged_by: Hash
     body: EntryBody
+
+
+class ActAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """An act on a document: its `author` did it, and gave a reason where one is needed."""
+
+    revision: int
+    act: str
+    state: str
+    author: CreditCode
+    reason: str
+    at: Time
+
+
+@cache
+def shown(kind: type, **more: Any) -> Any:
+    """How a document's `to_json` looks: a dataclass's fields, its hash, and what its route adds."""
+    hints = get_type_hints(kind)
+    described: list[Any] = [(field.name, hints[field.name]) for field in fields(kind)]
+    described += [("hash", Hash), *more.items()]
+    name = kind.__name__ + "".join(map(str.title, more))
+    return msgspec.defstruct(
+        name, described, forbid_unknown_fields=True, kw_only=True, namespace={"__doc__": kind.__doc__}
+    )
+
+
+def listed(answer: Any) -> Any:
+    """A list of what `shown` says."""
+    return GenericAlias(list, (answer,))
