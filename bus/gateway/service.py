@@ -46,7 +46,7 @@ from bus.gateway.revisions import Revisions
 from bus.gateway.rulebook import ActBody, IdBody, ListBody, Rulebook
 from bus.gateway.scorecards import ScorecardAnswer, ScorecardBody, Scorecards
 from bus.gateway.sessions import SessionKeys
-from bus.gateway.shapes import Hash, RequestId, Text
+from bus.gateway.shapes import ActAnswer, Hash, RequestId, Text, listed, shown
 from bus.gateway.usages import PeriodAnswer, PeriodBody, Usages, UsagesAnswer, UsagesBody
 from bus.httpsig import Signed
 from bus.kafka import bounded, kafka_errors, producer
@@ -182,15 +182,15 @@ class Gateway:
     def routes(self) -> Mapping[str, Route]:
         """The JSON routes: what each path calls, the body it takes, the answer it gives."""
         return {
-            "/v1/agreements": Route(self.agreements.submit, AgreementBody, Agreement),
-            "/v1/agreements:resubmit": Route(self.agreements.resubmit, ResubmitBody, Agreement),
-            "/v1/agreements:act": Route(self.agreements.act, ActBody, Agreement),
-            "/v1/agreements:list": Route(self.agreements.list, ListBody, list[Agreement]),
-            "/v1/agreements:show": Route(self.agreements.show, IdBody, Agreement),
-            "/v1/consents": Route(self.consents.create, ConsentsBody, list[Consent]),
-            "/v1/consents:act": Route(self.consents.act, ActBody, Consent),
-            "/v1/consents:show": Route(self.consents.show, IdBody, Consent),
-            "/v1/consents:search": Route(self.consents.search, SubjectQuery, list[Consent]),
+            "/v1/agreements": Route(self.agreements.submit, AgreementBody, shown(Agreement)),
+            "/v1/agreements:resubmit": Route(self.agreements.resubmit, ResubmitBody, shown(Agreement)),
+            "/v1/agreements:act": Route(self.agreements.act, ActBody, shown(Agreement)),
+            "/v1/agreements:list": Route(self.agreements.list, ListBody, listed(shown(Agreement))),
+            "/v1/agreements:show": Route(self.agreements.show, IdBody, shown(Agreement, acts=list[ActAnswer])),
+            "/v1/consents": Route(self.consents.create, ConsentsBody, listed(shown(Consent))),
+            "/v1/consents:act": Route(self.consents.act, ActBody, shown(Consent)),
+            "/v1/consents:show": Route(self.consents.show, IdBody, shown(Consent, acts=list[ActAnswer])),
+            "/v1/consents:search": Route(self.consents.search, SubjectQuery, listed(shown(Consent))),
             "/v1/licences:search": Route(self.search_licences, SearchBody, RecordsAnswer),
             "/v1/records:show": Route(self.show_record, RecordBody, RecordAnswer),
             "/v1/records:impact": Route(self.impacts.show, ImpactBody, ImpactAnswer),
