@@ -42,6 +42,7 @@ IMPACT_NOTICES = Counter(
 )
 IMPACT_PENDING = Gauge("bus_impact_pending", "Admitted records whose notices are not all sent yet.")
 IMPACT_SECONDS = Histogram("bus_impact_duration_seconds", "From a record's admission to its notices.", buckets=BUCKETS)
+COLLECTIONS = Counter("bus_collection_elements_total", "Elements of forms that were checked, by verdict.", ["verdict"])
 REQUESTS = Counter("bus_http_requests_total", "Requests to a gateway, by route and outcome.", ["route", "outcome"])
 ACTIVE = Gauge("bus_recorder_active", "1 while this recorder holds the log's lock.")
 WITNESS_UP = Gauge("bus_witness_up", "1 while a witness's last answer was its cosignature.", ["witness"])

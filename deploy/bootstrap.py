@@ -23,6 +23,7 @@ from bus.supervision import Rules
 from bus.tlog import policy
 from bus.tlog.note import NoteSigner
 from bus.trust import certificate_value, kem_key_value, topic_key
+from consent.collections import Proofs
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Misuse
 from schemas.identifiers import parse_uscc
@@ -93,6 +94,11 @@ class Bus:
         """Those in `supervision.toml`, or those that come with the software. Raises `Malformed` (CONFIG_INVALID)."""
         file = self.folder / "supervision.toml"
         return Rules.load(file if file.exists() else None)
+
+    def proofs(self) -> Proofs:
+        """The lists in `proofs.toml`, or those that come with the software. Raises `Malformed` (CONFIG_INVALID)."""
+        file = self.folder / "proofs.toml"
+        return Proofs.parse(file.read_bytes()) if file.exists() else Proofs.shipped()
 
     def begin_log(self) -> None:
         """The log's key, its verifier key for everyone, its guard at nothing. Once: `Misuse` if there is a guard."""

@@ -61,6 +61,7 @@ async def _gateway(arguments: argparse.Namespace) -> None:
         catalogue=Catalogue.load(),
         bootstrap=arguments.kafka,
         dsn=_dsn(arguments),
+        proofs=bus.proofs(),
     )
     async with gateway:
         await serve(

@@ -24,6 +24,7 @@ from bus.db import postgres_errors
 from bus.gateway import reading
 from bus.gateway.agreements import AgreementBody, Agreements, ResubmitBody
 from bus.gateway.auditing import Auditing, CountsAnswer, CountsBody, EntriesAnswer, EntriesBody, StoryAnswer, StoryBody
+from bus.gateway.collections import CollectionAnswer, CollectionBody, Collections
 from bus.gateway.consents import Consents, ConsentsBody, SubjectBody, SubjectQuery
 from bus.gateway.embargoes import (
     ConfirmBody,
@@ -54,6 +55,7 @@ from bus.messages import KeyRequest, Read, check_texts
 from bus.sealer import SCHEMA_ID
 from bus.trust import Trust, topic_key
 from bus.trustfeed import TrustFeed
+from consent.collections import Proofs
 from consent.decide import CHINA
 from consent.documents import Document
 from consent.model import Agreement, Consent, Mode
@@ -97,8 +99,17 @@ class Gateway:
     """An async context manager: connected inside, `run` keeps it current."""
 
     def __init__(
-        self, *, keyring: Keyring, origin: str, authority: bytes, catalogue: Catalogue, bootstrap: str, dsn: str
+        self,
+        *,
+        keyring: Keyring,
+        origin: str,
+        authority: bytes,
+        catalogue: Catalogue,
+        bootstrap: str,
+        dsn: str,
+        proofs: Proofs | None = None,
     ) -> None:
+        """Without `proofs`, the lists that come with the software count."""
         self._keyring = keyring
         self._origin = origin
         self._catalogue = catalogue
@@ -117,6 +128,7 @@ class Gateway:
         self.impacts = Impacts(self._connection, self._log_reading)
         self.scorecards = Scorecards(self._connection, self._log_reading)
         self.usages = Usages(self._connection, self._everywhere, self._log_reading, catalogue)
+        self.collections = Collections(self._connection, catalogue, proofs or Proofs.shipped())
         self.releases: Releases
         self.revisions = Revisions(keyring.signer, origin, self._append)
         self.rulebook = Rulebook(self._connection, self.revisions, self._announce, keyring.signer.uscc)
@@ -191,6 +203,7 @@ class Gateway:
             "/v1/consents:act": Route(self.consents.act, ActBody, shown(Consent)),
             "/v1/consents:show": Route(self.consents.show, IdBody, shown(Consent, acts=list[ActAnswer])),
             "/v1/consents:search": Route(self.consents.search, SubjectQuery, listed(shown(Consent))),
+            "/v1/collections:check": Route(self.collections.check, CollectionBody, CollectionAnswer),
             "/v1/licences:search": Route(self.search_licences, SearchBody, RecordsAnswer),
             "/v1/records:show": Route(self.show_record, RecordBody, RecordAnswer),
             "/v1/records:impact": Route(self.impacts.show, ImpactBody, ImpactAnswer),

@@ -78,6 +78,7 @@ def test_the_commands_run_as_they_stand(tmp_path: Path) -> None:
     said = done.stdout
     assert "refused: no consent" in said
     assert "refused: withdrawn" in said
+    assert "refused: asks for what is there" in said
     assert "Genuine" in said
     assert "辉恒示范有限公司" in said
     assert '"published": 1916' in (tmp_path / "result.json").read_text("utf-8")
