@@ -103,7 +103,7 @@ class Releases:
             decisions = [self._decide(a, access, found, now) for a in asked]
             decisions = await fact_store.take(connection, access.consumer, request.request, asked, decisions, now)
             decisions = [_without_keys(a, d, unopened) for a, d in zip(asked, decisions, strict=True)]
-            entries = await self._record(signed, request, asked, decisions, now)
+            entries = await self._record(signed, request.request, access, asked, decisions, now)
             changed = await fact_store.changed(connection, access.consumer, asked, decisions, found)
         if changed:
             await self._void(request.request, [entries[at] for at in sorted(changed)])
@@ -148,14 +148,15 @@ class Releases:
     async def _record(
         self,
         signed: Signed,
-        request: KeyRequest,
+        group: bytes,
+        access: Access,
         asked: Sequence[Asked],
         decisions: Sequence[Decision],
         now: datetime,
     ) -> list[bytes]:
         """The leaf hashes of one entry a read, once every in-sync replica has them."""
-        bodies = [("Decision", _entry(signed, request, a, d)) for a, d in zip(asked, decisions, strict=True)]
-        values = audit.log_values(self._signer, self._origin, request.request, bodies, now)
+        bodies = [("Decision", _entry(signed, access, a, d)) for a, d in zip(asked, decisions, strict=True)]
+        values = audit.log_values(self._signer, self._origin, group, bodies, now)
         await self.append(values)
         return [merkle.leaf_hash(value) for value in values]
 
@@ -225,16 +226,17 @@ def _voided(decision: Decision) -> Decision:
     return decision.refused(VOIDED)
 
 
-def _entry(signed: Signed, request: KeyRequest, asked: Asked, decision: Decision) -> dict[str, Any]:
+def _entry(signed: Signed, access: Access, asked: Asked, decision: Decision) -> dict[str, Any]:
     claims = asked.claims
     return {
-        "consumer": signed.caller.uscc,
-        "purpose": request.purpose,
-        "ground": request.ground,
-        "citation": request.citation,
-        "case": request.case,
-        "operator": request.operator,
-        "agent": request.agent,
+        "consumer": access.consumer,
+        "purpose": access.purpose,
+        "ground": access.ground,
+        "citation": access.citation,
+        "case": access.case,
+        "operator": access.operator,
+        "agent": access.agent,
+        "mode": access.mode.value,
         "record": asked.leaf_hash,
         "item": claims.item,
         "region": claims.region,

@@ -101,6 +101,7 @@ def _decisions(random: Random, count: int) -> list[tuple[str, Any]]:
         "case": f"2025-{random.randrange(CASES):07d}" if random.random() < 0.3 else "",
         "operator": _OPERATORS[operator],
         "agent": f"agent-{_skewed(random, AGENTS):03d}" if random.random() < 0.05 else None,
+        "mode": "STREAM",
         "item": _ITEM_NAMES[item],
         "digest": random.randbytes(32),
         "signer": sha256(b"signer %d" % consumer).digest(),
