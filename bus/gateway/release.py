@@ -237,6 +237,7 @@ def _entry(signed: Signed, access: Access, asked: Asked, decision: Decision) -> 
         "operator": access.operator,
         "agent": access.agent,
         "mode": access.mode.value,
+        "onward_to": access.onward_to,
         "record": asked.leaf_hash,
         "item": claims.item,
         "region": claims.region,
