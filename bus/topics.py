@@ -11,12 +11,13 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
-from bus import audit, session, trustfeed
+from bus import audit, cataloguefeed, session, trustfeed
 from bus.kafka import REQUEST_TIMEOUT_MS, kafka_errors
 from schemas.catalogue import Catalogue
 
 _DAY_MS = 24 * 3600 * 1000
 IMPACT = "event.impact"  # notices to who relied on what was revoked since (bus.recorder.impact), read with bus.notices
+RULES = "consent.records"  # copies of rules as they change, and the days that came for them
 SUPERVISION = "event.supervision"  # findings (bus.recorder.oversight), for a supervisor's own systems
 LICENCE_PARTITIONS = 4
 REPLICATION = 3
@@ -53,7 +54,8 @@ def topics(catalogue: Catalogue, *, single_broker: bool) -> list[Topic]:
             config=common | {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS)},
         ),
         Topic(name=trustfeed.TOPIC, partitions=1, config=common | {"cleanup.policy": "compact"}),
-        Topic(name="consent.records", partitions=1, config=forever),
+        Topic(name=cataloguefeed.TOPIC, partitions=1, config=common | {"cleanup.policy": "compact"}),
+        Topic(name=RULES, partitions=1, config=forever),
         Topic(name=audit.TOPIC, partitions=1, config=forever | never_lost),
         Topic(name=SUPERVISION, partitions=1, config=forever),
         Topic(name=IMPACT, partitions=1, config=forever),

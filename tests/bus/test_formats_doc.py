@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bus import audit, disclosure, envelope, hpke, messages, proof, sealing, session, trust
+from bus import audit, cataloguefeed, disclosure, envelope, hpke, messages, proof, sealing, session, trust
 from bus.pki import Role
 from bus.sealer import SCHEMA_ID
 from schemas import item
@@ -78,6 +78,8 @@ def test_roles() -> None:
         ("`created_at` + 1 h", session.MAX_AGE.total_seconds() == 3600),
         ("`not_after` + 24 h", session.LATE_ADMISSION.total_seconds() == 86_400),
         ("values of at most 16 KiB", trust.MAX_VALUE_BYTES == 16 * 1024),
+        ("values of at most 64 KiB", cataloguefeed.MAX_VALUE_BYTES == 64 * 1024),
+        ("`bus.catalogue`", cataloguefeed.TOPIC == "bus.catalogue"),
         ("1,216 bytes", hpke.PUBLIC_BYTES == 1_216),
         ("KEM 0x647A", hpke.KEM_ID == 0x647A),
         ("at most 8 MiB", messages.MAX_REQUEST_BYTES == 8 * 1024 * 1024),

@@ -40,6 +40,7 @@ WIRE = (
     "LoggedEntry",
     "Secrets",
     "Session",
+    "Standing",
 )
 
 hashes = st.binary(min_size=32, max_size=32)
