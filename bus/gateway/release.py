@@ -43,6 +43,7 @@ LOG_SECONDS = 10.0  # longer than a leader change; then the consumer is told 503
 JUDGED_SECONDS = 2.0  # the recorder is milliseconds behind; further behind than this, the subscriber backs off
 JUDGED_POLL_SECONDS = 0.02
 VOIDED = Code.FACTS_CHANGED
+MAX_USED_UP = 256  # an entry has 65,535 bytes; these are a subject's used-up consents to one department, of years
 
 log = structlog.get_logger()
 
@@ -103,7 +104,7 @@ class Releases:
             decisions = [self._decide(a, access, found, now) for a in asked]
             decisions = await fact_store.take(connection, access.consumer, request.request, asked, decisions, now)
             decisions = [_without_keys(a, d, unopened) for a, d in zip(asked, decisions, strict=True)]
-            entries = await self._record(signed, request.request, access, asked, decisions, now)
+            entries = await self._record(signed, request.request, access, asked, decisions, found, now)
             changed = await fact_store.changed(connection, access.consumer, asked, decisions, found)
         if changed:
             await self._void(request.request, [entries[at] for at in sorted(changed)])
@@ -130,7 +131,8 @@ class Releases:
 
     async def _load(self, access: Access, asked: Sequence[Asked]) -> Found:
         async with postgres_errors("deciding"), self._pool.acquire() as connection:
-            return await fact_store.load(connection, access.consumer, access.agent, asked, datetime.now(UTC))
+            agents = [] if access.agent is None else [access.agent]
+            return await fact_store.load(connection, [access.consumer], agents, asked, datetime.now(UTC))
 
     def _recipient(self, signed: Signed, key_id: bytes, now: datetime) -> KemKey:
         """Keys go to the department that signed, whoever else holds the request."""
@@ -142,7 +144,7 @@ class Releases:
         return key
 
     def _decide(self, asked: Asked, access: Access, found: Found, now: datetime) -> Decision:
-        record, facts = found.of(asked, self._catalogue)
+        record, facts = found.of(asked, access, self._catalogue)
         return decide(self._catalogue.items.get(asked.claims.item), access, asked.sections, record, facts, now)
 
     async def _record(
@@ -152,13 +154,26 @@ class Releases:
         access: Access,
         asked: Sequence[Asked],
         decisions: Sequence[Decision],
+        found: Found,
         now: datetime,
     ) -> list[bytes]:
         """The leaf hashes of one entry a read, once every in-sync replica has them."""
-        bodies = [("Decision", _entry(signed, access, a, d)) for a, d in zip(asked, decisions, strict=True)]
+        bodies = [
+            ("Decision", _entry(signed, access, a, d) | {"used_up": self._used_up(a, access, found)})
+            for a, d in zip(asked, decisions, strict=True)
+        ]
         values = audit.log_values(self._signer, self._origin, group, bodies, now)
         await self.append(values)
         return [merkle.leaf_hash(value) for value in values]
+
+    def _used_up(self, asked: Asked, access: Access, found: Found) -> list[dict[str, str]]:
+        """What only the counters knew when this was decided: without it, nobody could decide it again."""
+        if not found.used_up:
+            return []
+        _, facts = found.of(asked, access, self._catalogue)
+        able = {one.id: one.word for one in (*facts.agreements, *facts.consents) if one.id in found.used_up}
+        limited = [{"rule": word, "code": found.used_up[rule].value} for rule, word in able.items()]
+        return limited[:MAX_USED_UP]
 
     async def _void(self, group: bytes, entries: Sequence[bytes]) -> None:
         bodies = [("Voided", {"entry": entry, "code": VOIDED.value}) for entry in entries]

@@ -124,6 +124,7 @@ def _decided(random: Random, item: int, sections: tuple[str, ...], agreement: st
         "subjects": (subject(item, firm),),
         "sections": [{"name": name, "code": code.value, "rule": rule} for name in sections],
         "hashes": [random.randbytes(32) for _ in rule.split()] if code is Code.PERMIT else [],
+        "used_up": [],
         "trace": f"{random.getrandbits(128):032x}",
     }
 
