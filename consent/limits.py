@@ -45,6 +45,20 @@ def limits(document: Basis, today: date) -> list[Limit]:
     return [Limit(document.id, code, period, most) for code, period, most in found if most is not None]
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Life:
+    """Until when what is opened under a rule may be kept, that day included."""
+
+    rule: UUID
+    ends_on: date
+
+
+def data_life(document: Basis, today: date) -> Life | None:
+    """Of what is opened today; None if the document does not limit it."""
+    days = document.data_life if isinstance(document, Agreement | Consent) else None
+    return None if days is None else Life(document.id, today + timedelta(days=days))
+
+
 def beginning(every: Every, day: date) -> date:
     """The first day of the period that a day is in."""
     match every:

@@ -62,6 +62,7 @@ async def _gateway(arguments: argparse.Namespace) -> None:
         bootstrap=arguments.kafka,
         dsn=_dsn(arguments),
         proofs=bus.proofs(),
+        years=bus.supervision_rules().years,
     )
     async with gateway:
         await serve(

@@ -13,8 +13,10 @@ import asyncpg
 import msgspec
 
 from bus.db import queries
+from bus.gateway.deadlines import Deadlines
 from bus.gateway.rulebook import ActBody, IdBody, ListBody, Rulebook
 from bus.httpsig import Signed
+from bus.messages import check_texts
 from consent.lifecycle import Act
 from consent.model import Agreement, AgreementState, Ground, Mode, Notice, Status
 from consent.purposes import PURPOSES
@@ -24,6 +26,7 @@ from schemas.errors import Code, Malformed, Refused
 DEFAULT_MAX_AGE = 24 * 3600
 MAX_LIST = 64
 MAX_TEXT = 500  # characters of a basis or a scenario
+MAX_DATA_LIFE = 36_500  # days: a hundred years, which are days of a calendar still
 
 SQL = queries(Path(__file__).with_name("agreements.sql"))
 
@@ -66,9 +69,10 @@ class ResubmitBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class Agreements:
     """The routes of agreements."""
 
-    def __init__(self, rulebook: Rulebook, catalogue: Catalogue) -> None:
+    def __init__(self, rulebook: Rulebook, catalogue: Catalogue, deadlines: Deadlines) -> None:
         self._rulebook = rulebook
         self._catalogue = catalogue
+        self._deadlines = deadlines
 
     async def submit(self, signed: Signed, body: AgreementBody) -> Any:
         """Applies for an agreement: SUBMITTED."""
@@ -95,13 +99,17 @@ class Agreements:
         return (await self._rulebook.act(signed, Agreement, body)).to_json()
 
     async def list(self, signed: Signed, body: ListBody) -> Any:
-        """The caller's own, on either side."""
-        return [one.to_json() for one in await self._rulebook.mine(signed, Agreement)]
+        """The caller's own, on either side, each with the deadline that runs."""
+        return await self._with_deadlines(await self._rulebook.mine(signed, Agreement))
 
     async def show(self, signed: Signed, body: IdBody) -> Any:
-        """One of the caller's own, with every act on it."""
-        found = await self._rulebook.show(signed, Agreement, body.id)
-        return found.to_json() | {"acts": await self._rulebook.history(body.id)}
+        """One of the caller's own, with the deadline that runs, and every act on it: a refusal names its reason."""
+        (found,) = await self._with_deadlines([await self._rulebook.show(signed, Agreement, body.id)])
+        return found | {"acts": await self._rulebook.history(body.id)}
+
+    async def _with_deadlines(self, found: Sequence[Agreement]) -> Any:
+        async with self._rulebook.connect("reading deadlines") as connection:
+            return await self._deadlines.answers(connection, found)
 
     async def _make(self, connection: asyncpg.Connection, caller: str, body: AgreementBody) -> Agreement:
         """The application as a document. Checked, not stored yet."""
@@ -113,9 +121,9 @@ class Agreements:
         if any(ground is not Ground.CONSENT for ground in body.grounds) and not body.duties:
             raise Malformed(Code.REQUEST_MALFORMED, "an agreement on a duty or another law cites it in duties")
         check_period(body.valid_from, body.valid_until)
-        check_positive(body.requests_a_day, body.records_a_day, body.max_age, body.data_life, body.set_limit)
-        if max(len(body.basis), len(body.scenario), *map(len, body.duties), 0) > MAX_TEXT:
-            raise Malformed(Code.REQUEST_MALFORMED, f"basis, scenario and duties have at most {MAX_TEXT} characters")
+        check_positive(body.requests_a_day, body.records_a_day, body.max_age, body.set_limit)
+        check_data_life(body.data_life)
+        check_texts(body.basis, body.scenario, *body.duties, most=MAX_TEXT)
         if not await connection.fetchval(SQL["issues"], item.name, body.provider):
             raise Refused(
                 Code.REQUEST_FORBIDDEN, f"{body.provider} does not issue {item.name}: only its issuer shares it"
@@ -186,6 +194,12 @@ def check_period(first: date, last: date | None) -> None:
     """Raises `Malformed` (REQUEST_MALFORMED) for a period that ends before it begins."""
     if last is not None and last < first:
         raise Malformed(Code.REQUEST_MALFORMED, "valid_until is before valid_from")
+
+
+def check_data_life(days: int | None) -> None:
+    """Raises `Malformed` (REQUEST_MALFORMED) for what is no number of days until data is deleted."""
+    if days is not None and not 1 <= days <= MAX_DATA_LIFE:
+        raise Malformed(Code.REQUEST_MALFORMED, f"data_life is 1 to {MAX_DATA_LIFE} days; none is no limit")
 
 
 def check_positive(*numbers: int | None) -> None:

@@ -185,9 +185,8 @@ class Consents:
                     Code.REQUEST_MALFORMED, "a consent names sections and purposes; sensitive ones are among them"
                 )
         agreements.check_period(body.valid_from, body.valid_until)
-        agreements.check_positive(
-            body.max_uses, body.data_life, None if body.frequency is None else body.frequency.uses
-        )
+        agreements.check_positive(body.max_uses, None if body.frequency is None else body.frequency.uses)
+        agreements.check_data_life(body.data_life)
         if body.evidence and not _is_digest(body.evidence):
             raise Malformed(Code.REQUEST_MALFORMED, "evidence is the SHA-256 of the signed form, 64 hex digits")
         if body.given_by is Giver.GUARDIAN and not body.evidence:

@@ -20,7 +20,7 @@ from bus.db import queries
 from bus.envelope import Claims
 from bus.gateway.rulebook import KINDS, stored
 from consent.decide import CHINA
-from consent.limits import Limit, limits
+from consent.limits import Life, Limit, data_life, limits
 from consent.model import (
     Agreement,
     Basis,
@@ -197,18 +197,47 @@ async def take(
         for one, decision in zip(asked, decisions, strict=True)
     ]
     units = {unit: limit for cost in costs for unit, limit in cost}
-    if not units:
+    lives = [
+        {_life(request, one.leaf_hash, life): life for rule in decision.rests_on if (life := data_life(rule, today))}
+        for one, decision in zip(asked, decisions, strict=True)
+    ]
+    if not units and not any(lives):
         return list(decisions)
     async with connection.transaction():
         # In a fixed order, so that two gateways never wait for each other in a circle.
-        rows = await connection.fetch(SQL["first_time"], consumer, sorted(units))
-        unpaid = {row["request"] for row in rows}
-        wanted = Counter(units[unit] for unit in unpaid)
+        rows = await connection.fetch(SQL["first_time"], consumer, sorted({*units, *(u for one in lives for u in one)}))
+        new = {row["request"] for row in rows}
+        wanted = Counter(units[unit] for unit in new if unit in units)
         left: dict[Limit, int] = {}
         for limit in sorted(wanted):
             key = (limit.rule, limit.code.value, limit.period)
             await connection.execute(SQL["open_usage"], *key)
             left[limit] = await connection.fetchval(SQL["take"], *key, wanted[limit], limit.most)
+        taken = _pay(decisions, costs, set(new), left)
+        # What a crash or a change hereafter keeps from being opened is noted all the same: nothing opened is missed.
+        opened = {
+            u: life for one, by_unit in zip(taken, lives, strict=True) if one.permitted for u, life in by_unit.items()
+        }
+        noted = sorted(Counter(life for unit, life in opened.items() if unit in new).items())
+        if noted:
+            await connection.execute(
+                SQL["note"],
+                consumer,
+                today,
+                [life.rule for life, _ in noted],
+                [life.ends_on for life, _ in noted],
+                [count for _, count in noted],
+            )
+    return taken
+
+
+def _pay(
+    decisions: Sequence[Decision],
+    costs: Sequence[Sequence[tuple[bytes, Limit]]],
+    unpaid: set[bytes],
+    left: dict[Limit, int],
+) -> list[Decision]:
+    """Each decision with what is left of its limits: a permit that costs more becomes a refusal."""
     taken: list[Decision] = []
     for decision, cost in zip(decisions, costs, strict=True):
         due = [(unit, limit) for unit, limit in cost if unit in unpaid]
@@ -265,6 +294,11 @@ def _unit(request: bytes, record: bytes, limit: Limit) -> bytes:
     return sha256(
         b"".join((request, of, limit.rule.bytes, limit.code.encode(), limit.period.isoformat().encode()))
     ).digest()
+
+
+def _life(request: bytes, record: bytes, life: Life) -> bytes:
+    """As a unit: a repeated request opens nothing more."""
+    return sha256(b"".join((request, record, life.rule.bytes, b"life", life.ends_on.isoformat().encode()))).digest()
 
 
 async def _used_up(connection: asyncpg.Connection, documents: Iterable[Basis], now: datetime) -> dict[UUID, Code]:

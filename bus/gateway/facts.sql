@@ -72,5 +72,11 @@ UPDATE usage u SET used = u.used + LEAST($4::bigint, GREATEST($5::bigint - b.use
   FROM before b WHERE u.rule = $1 AND u.code = $2 AND u.period = $3
 RETURNING LEAST($4::bigint, GREATEST($5::bigint - b.used, 0)) AS taken;
 
+-- name: note
+-- How many records were opened today under rules that say how long they may be kept, in the order of the rules.
+INSERT INTO data_life (rule, consumer, opened_on, ends_on, records)
+SELECT n.rule, $1, $2, n.ends_on, n.records FROM unnest($3::uuid[], $4::date[], $5::bigint[]) AS n(rule, ends_on, records)
+ON CONFLICT (rule, consumer, opened_on) DO UPDATE SET records = data_life.records + EXCLUDED.records;
+
 -- name: revisions
 SELECT id, revision FROM rule WHERE id = ANY($1::uuid[]);

@@ -24,6 +24,7 @@ from bus.db import queries
 from bus.gateway import revisions
 from bus.gateway.revisions import Revisions
 from bus.httpsig import Signed
+from bus.messages import check_texts
 from consent import lifecycle
 from consent.documents import Document
 from consent.lifecycle import Act, Role
@@ -36,7 +37,7 @@ from consent.model import (
     Mandate,
     Power,
 )
-from schemas.errors import Code, Malformed, Refused
+from schemas.errors import Code, Refused
 
 LIST_LIMIT = 1_000
 MAX_REASON = 500  # characters: a clerk's sentence, kept in the trail
@@ -94,8 +95,7 @@ class Rulebook:
 
         Raises `Refused`: NOT_FOUND to whoever is no party to it, and what `consent.lifecycle.act` refuses.
         """
-        if len(body.reason) > MAX_REASON or not (body.reason.isprintable() or not body.reason):
-            raise Malformed(Code.REQUEST_MALFORMED, f"a reason is at most {MAX_REASON} printable characters")
+        check_texts(body.reason, most=MAX_REASON)
         async with self.connect(f"changing {kind.kind}") as connection:
             async with connection.transaction():
                 before, done = await self._locked(connection, signed, kind, body.id)
@@ -154,13 +154,17 @@ class Rulebook:
         found = {Role.PROVIDER} if caller == grantor else set()
         if caller == grantee:
             found.add(Role.CONSUMER)
-        if caller == self._operator:
+        if self.is_operator(signed):
             found.add(Role.OPERATOR)
         if isinstance(document, Consent):
             items = [scope.item for scope in document.scopes]
             if await connection.fetchval(SQL["issues_any"], items, caller):
                 found.add(Role.ISSUER)
         return frozenset(found)
+
+    def is_operator(self, signed: Signed) -> bool:
+        """Whether it is the bus's operator (主管部门) who asks."""
+        return signed.caller.uscc == self._operator
 
     async def _locked(
         self, connection: asyncpg.Connection, signed: Signed, kind: type[D], identifier: UUID

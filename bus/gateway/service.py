@@ -26,6 +26,9 @@ from bus.gateway.agreements import AgreementBody, Agreements, ResubmitBody
 from bus.gateway.auditing import Auditing, CountsAnswer, CountsBody, EntriesAnswer, EntriesBody, StoryAnswer, StoryBody
 from bus.gateway.collections import CollectionAnswer, CollectionBody, Collections
 from bus.gateway.consents import Consents, ConsentsBody, SubjectBody, SubjectQuery
+from bus.gateway.corrections import CorrectionBody, Corrections
+from bus.gateway.deadlines import Deadlines, due
+from bus.gateway.disputes import DisputeBody, Disputes
 from bus.gateway.embargoes import (
     ConfirmBody,
     EmbargoAnswer,
@@ -47,18 +50,20 @@ from bus.gateway.revisions import Revisions
 from bus.gateway.rulebook import ActBody, IdBody, ListBody, Rulebook
 from bus.gateway.scorecards import ScorecardAnswer, ScorecardBody, Scorecards
 from bus.gateway.sessions import SessionKeys
-from bus.gateway.shapes import ActAnswer, Hash, RequestId, Text, listed, shown
+from bus.gateway.shapes import ActAnswer, Hash, RequestId, Text, from_hex, listed, shown
 from bus.gateway.usages import PeriodAnswer, PeriodBody, Usages, UsagesAnswer, UsagesBody
 from bus.httpsig import Signed
 from bus.kafka import bounded, kafka_errors, producer
 from bus.messages import KeyRequest, Read, check_texts
 from bus.sealer import SCHEMA_ID
+from bus.topics import RULES
 from bus.trust import Trust, topic_key
 from bus.trustfeed import TrustFeed
+from consent.calendar import NONE, Years
 from consent.collections import Proofs
 from consent.decide import CHINA
 from consent.documents import Document
-from consent.model import Agreement, Consent, Mode
+from consent.model import Agreement, Consent, Correction, Dispute, Mode
 from schemas.avro import wire_schema
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Malformed, Refused, Unavailable
@@ -108,8 +113,9 @@ class Gateway:
         bootstrap: str,
         dsn: str,
         proofs: Proofs | None = None,
+        years: Years = NONE,
     ) -> None:
-        """Without `proofs`, the lists that come with the software count."""
+        """Without `proofs`, the lists that come with the software count; `years` are the operator's own calendar."""
         self._keyring = keyring
         self._origin = origin
         self._catalogue = catalogue
@@ -132,7 +138,10 @@ class Gateway:
         self.releases: Releases
         self.revisions = Revisions(keyring.signer, origin, self._append)
         self.rulebook = Rulebook(self._connection, self.revisions, self._announce, keyring.signer.uscc)
-        self.agreements = Agreements(self.rulebook, catalogue)
+        deadlines = Deadlines(catalogue, years)
+        self.agreements = Agreements(self.rulebook, catalogue, deadlines)
+        self.corrections = Corrections(self.rulebook, catalogue, deadlines)
+        self.disputes = Disputes(self.rulebook, deadlines)
         self.consents = Consents(self.rulebook, catalogue, self._pseudonym)
 
     async def __aenter__(self) -> Self:
@@ -197,8 +206,16 @@ class Gateway:
             "/v1/agreements": Route(self.agreements.submit, AgreementBody, shown(Agreement)),
             "/v1/agreements:resubmit": Route(self.agreements.resubmit, ResubmitBody, shown(Agreement)),
             "/v1/agreements:act": Route(self.agreements.act, ActBody, shown(Agreement)),
-            "/v1/agreements:list": Route(self.agreements.list, ListBody, listed(shown(Agreement))),
-            "/v1/agreements:show": Route(self.agreements.show, IdBody, shown(Agreement, acts=list[ActAnswer])),
+            "/v1/agreements:list": Route(self.agreements.list, ListBody, listed(due(Agreement))),
+            "/v1/agreements:show": Route(self.agreements.show, IdBody, due(Agreement, acts=list[ActAnswer])),
+            "/v1/corrections": Route(self.corrections.request, CorrectionBody, shown(Correction)),
+            "/v1/corrections:act": Route(self.corrections.act, ActBody, shown(Correction)),
+            "/v1/corrections:list": Route(self.corrections.list, ListBody, listed(due(Correction))),
+            "/v1/corrections:show": Route(self.corrections.show, IdBody, due(Correction, acts=list[ActAnswer])),
+            "/v1/disputes": Route(self.disputes.raise_, DisputeBody, shown(Dispute)),
+            "/v1/disputes:act": Route(self.disputes.act, ActBody, shown(Dispute)),
+            "/v1/disputes:list": Route(self.disputes.list, ListBody, listed(due(Dispute))),
+            "/v1/disputes:show": Route(self.disputes.show, IdBody, due(Dispute, acts=list[ActAnswer])),
             "/v1/consents": Route(self.consents.create, ConsentsBody, listed(shown(Consent))),
             "/v1/consents:act": Route(self.consents.act, ActBody, shown(Consent)),
             "/v1/consents:show": Route(self.consents.show, IdBody, shown(Consent, acts=list[ActAnswer])),
@@ -225,7 +242,7 @@ class Gateway:
     async def search_licences(self, signed: Signed, body: SearchBody) -> Any:
         """Sealed licences in force, and a grant for them: the same release as any other."""
         check_texts(body.purpose, body.ground, body.operator, body.citation, body.case, body.agent)
-        request, recipient = _hex(body.request, 16), _hex(body.recipient, 32)
+        request, recipient = from_hex(body.request, 16), from_hex(body.recipient, 32)
         pseudonym = self._pseudonym(body.item, body.subject)
         day = body.as_of or datetime.now(CHINA).date()
         async with self._connection("looking up licences") as connection:
@@ -254,7 +271,7 @@ class Gateway:
     async def show_record(self, signed: Signed, body: RecordBody) -> Any:
         """A sealed record by its leaf hash. Nothing in it opens without a release."""
         async with self._connection("reading a record") as connection:
-            value = await reading.sealed(connection, signed.caller.uscc, _hex(body.record, 32))
+            value = await reading.sealed(connection, signed.caller.uscc, from_hex(body.record, 32))
         return {"value": b64encode(value).decode()}
 
     async def admitted(self, leaf_hash: bytes) -> Any:
@@ -306,7 +323,7 @@ class Gateway:
             async with kafka_errors("announcing"), asyncio.timeout(CHECK_SECONDS):
                 sent = [
                     await self._producer.send(
-                        "consent.records",
+                        RULES,
                         msgspec.json.encode({"kind": document.kind, **document.to_json()}),
                         key=document.id.bytes,
                     )
@@ -364,13 +381,3 @@ def _canonical(subject: SubjectBody) -> str:
         case "ORGANISATION" | "DEPARTMENT":
             return parse_uscc(subject.id)
     raise Malformed(Code.REQUEST_MALFORMED, "subject.kind is PERSON, ORGANISATION or DEPARTMENT")
-
-
-def _hex(text: str, size: int) -> bytes:
-    try:
-        data = bytes.fromhex(text)
-    except ValueError as exc:
-        raise Malformed(Code.REQUEST_MALFORMED, "request, recipient and record are hex") from exc
-    if len(data) != size or len(text) != 2 * size:
-        raise Malformed(Code.REQUEST_MALFORMED, f"{size} bytes in hex are needed")
-    return data

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from bus.audit import KINDS
+from schemas.errors import Code, Malformed
 
 _BIGGEST = 2**63 - 1
 _HEX = "[0-9a-fA-F]"
@@ -109,3 +110,14 @@ def shown(kind: type, **more: Any) -> Any:
 def listed(answer: Any) -> Any:
     """A list of what `shown` says."""
     return GenericAlias(list, (answer,))
+
+
+def from_hex(text: str, size: int) -> bytes:
+    """So many bytes. Raises `Malformed` (REQUEST_MALFORMED)."""
+    try:
+        data = bytes.fromhex(text)
+    except ValueError as exc:
+        raise Malformed(Code.REQUEST_MALFORMED, f"{size} bytes in hex are needed") from exc
+    if len(data) != size or len(text) != 2 * size:
+        raise Malformed(Code.REQUEST_MALFORMED, f"{size} bytes in hex are needed")
+    return data

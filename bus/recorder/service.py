@@ -28,12 +28,14 @@ from bus.pki import Signer
 from bus.proof import ProofVerifier
 from bus.recorder import admission, impact
 from bus.recorder.admission import Arrived, Checked, Index, KnownSession, Plan, Refusal, Rival
+from bus.recorder.clock import Clock
 from bus.recorder.impact import Impact
 from bus.recorder.log import AUDIT, Log, LogKeys
 from bus.recorder.oversight import Oversight
 from bus.supervision import Rules
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
+from consent import calendar
 from consent.model import status_after
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, DeptbusError, Malformed, Refused, Unavailable
@@ -79,6 +81,7 @@ class Recorder:
         self._audit_log = Log(log_keys, origin, self._trust, self._verifier, dsn)
         self._oversight = None if rules is None else Oversight(signer, origin, rules, dsn)
         self._impact = Impact(signer, origin, dsn)
+        self._clock = Clock(signer, origin, catalogue, calendar.NONE if rules is None else rules.years, dsn)
         self._sessions: dict[tuple[bytes, str], KnownSession] = {}
         self._session_reader: AIOKafkaConsumer | None = None
         self._session_partitions: list[TopicPartition] = []
@@ -160,6 +163,7 @@ class Recorder:
                     tasks.create_task(self._loop(entries, self._integrate))
                     tasks.create_task(self._audit_log.publish())
                     tasks.create_task(self._impact.run(self._producer, lambda: _end(entries)))
+                    tasks.create_task(self._clock.run(self._producer))
                     if self._oversight is not None:
                         tasks.create_task(self._oversight.run(self._producer))
                     tasks.create_task(self._audit_log.cosign())
