@@ -4,7 +4,7 @@ BIN := .venv/bin
 # A `.venv` is right when it was made from this lock file.
 STAMP := .venv/.made-from-lock
 
-.PHONY: setup demo test lint bench bench-large memory faults clean
+.PHONY: setup demo test lint bench bench-large memory faults fuzz clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,9 @@ memory: setup
 
 faults: setup
 	$(BIN)/python -m tests.faults
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz
 
 clean:
 	rm -rf .venv .deptbus build *.egg-info

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
+from msgspec import Meta
 
 from bus.db import queries
 from bus.gateway.deadlines import Deadlines
 from bus.gateway.rulebook import ActBody, IdBody, ListBody, Rulebook
+from bus.gateway.shapes import Amount, CreditCode, Reason, Region, Some
 from bus.httpsig import Signed
 from bus.messages import check_texts
 from consent.lifecycle import Act
@@ -34,28 +36,28 @@ SQL = queries(Path(__file__).with_name("agreements.sql"))
 class AgreementBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/agreements`: the application (共享申请) of who signs the request, the consumer."""
 
-    provider: str
+    provider: CreditCode
     item: str
-    sections: list[str]
-    purposes: list[str]
-    grounds: list[Ground]
+    sections: Annotated[list[str], Meta(extra_json_schema=Some)]
+    purposes: Annotated[list[str], Meta(extra_json_schema=Some)]
+    grounds: Annotated[list[Ground], Meta(extra_json_schema=Some)]
     valid_from: date
-    basis: str = ""
-    scenario: str = ""
+    basis: Reason = ""
+    scenario: Reason = ""
     mode: Mode = Mode.STREAM
     notice: Notice = Notice.GIVEN
     valid_until: date | None = None
     purpose_until: date | None = None
-    regions: list[str] = []
-    duties: list[str] = []
-    requests_a_day: int | None = None
-    records_a_day: int | None = None
-    max_age: int = DEFAULT_MAX_AGE
-    data_life: int | None = None
+    regions: list[Region] = []
+    duties: list[Reason] = []
+    requests_a_day: Amount | None = None
+    records_a_day: Amount | None = None
+    max_age: Amount = DEFAULT_MAX_AGE
+    data_life: Amount | None = None
     statuses: list[Status] = []
     superseded: bool = False
-    onward: list[str] = []
-    set_limit: int | None = None
+    onward: list[CreditCode] = []
+    set_limit: Amount | None = None
     set_until: date | None = None
 
 

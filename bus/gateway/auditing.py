@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import asyncpg
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from bus.gateway import control, embargoes, reading, trail
 from bus.gateway import story as stories
@@ -27,12 +27,14 @@ from bus.gateway.shapes import (
     Hash,
     Limit,
     Next,
+    Region,
     RequestId,
     Time,
 )
 from bus.gateway.trail import Filter, Group
 from bus.httpsig import Signed
-from bus.terms import asked
+from bus.messages import MAX_TEXT
+from bus.terms import CHOICES, LISTED, asked
 from consent.decide import CHINA
 from schemas.errors import Code, Refused
 from schemas.operations import Operation
@@ -40,6 +42,13 @@ from schemas.operations import Operation
 Everywhere = Callable[[SubjectBody], list[bytes]]
 
 NOBODY = ReaderBody()
+
+Dimension = Annotated[str, Meta(extra_json_schema={"enum": sorted(LISTED)})]
+Kind = Annotated[str, Meta(extra_json_schema={"enum": CHOICES["kind"]})]
+Ground = Annotated[str, Meta(extra_json_schema={"enum": CHOICES["ground"]})]
+Decided = Annotated[str, Meta(extra_json_schema={"enum": CHOICES["decision"]})]
+EntryCode = Annotated[str, Meta(extra_json_schema={"enum": CHOICES["code"]})]
+AnyWord = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_TEXT})]
 
 
 class FilterBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -49,21 +58,21 @@ class FilterBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """
 
     subject: SubjectBody | None = None
-    kind: str | None = None
+    kind: Kind | None = None
     consumer: CreditCode | None = None
     provider: CreditCode | None = None
     party: CreditCode | None = None
-    item: str | None = None
-    section: str | None = None
-    purpose: str | None = None
-    ground: str | None = None
-    operator: str | None = None
-    agent: str | None = None
-    case: str | None = None
-    decision: str | None = None
-    code: str | None = None
-    rule: str | None = None
-    region: str | None = None
+    item: AnyWord | None = None
+    section: AnyWord | None = None
+    purpose: AnyWord | None = None
+    ground: Ground | None = None
+    operator: AnyWord | None = None
+    agent: AnyWord | None = None
+    case: AnyWord | None = None
+    decision: Decided | None = None
+    code: EntryCode | None = None
+    rule: AnyWord | None = None
+    region: Region | None = None
     record: Hash | None = None
     licence: Hash | None = None
     request: RequestId | None = None
@@ -84,7 +93,7 @@ class EntriesBody(FilterBody, forbid_unknown_fields=True, kw_only=True):
 class CountsBody(FilterBody, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/audit/counts:query`: entries a civil day (UTC+8), or a day and a value of the dimension `by`."""
 
-    by: str | None = None
+    by: Dimension | None = None
 
 
 class StoryBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

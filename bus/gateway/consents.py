@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date, datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
 import asyncpg
 import msgspec
+from msgspec import Meta
 
 from bus.gateway import agreements
 from bus.gateway.rulebook import ActBody, IdBody, Rulebook, read
+from bus.gateway.shapes import Amount, CreditCode, Hash, Some, SubjectId, SubjectKind
 from bus.httpsig import Signed
 from consent.decide import CHINA
 from consent.model import Agreement, Consent, ConsentState, Every, Frequency, Giver, Mode, Notice, Scope
@@ -26,22 +28,22 @@ OF_AGE = 14  # years: PIPL art. 31
 class SubjectBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A subject by plain id: only ever in a body, never in a URL or a log line."""
 
-    kind: str
-    id: str
+    kind: SubjectKind
+    id: SubjectId
 
 
 class ScopeBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What is consented to of one item; `sensitive` are sections separately consented to (单独同意)."""
 
     item: str
-    sections: list[str]
+    sections: Annotated[list[str], Meta(extra_json_schema=Some)]
     sensitive: list[str] = []
 
 
 class FrequencyBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """At most so many uses in each period of the calendar."""
 
-    uses: int
+    uses: Amount
     every: Every
 
 
@@ -53,27 +55,27 @@ class ConsentBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """
 
     subject: SubjectBody
-    recipient: str
-    purposes: list[str]
-    scopes: list[ScopeBody]
+    recipient: CreditCode
+    purposes: Annotated[list[str], Meta(extra_json_schema=Some)]
+    scopes: Annotated[list[ScopeBody], Meta(extra_json_schema={"minItems": 1, "maxItems": MAX_SCOPES})]
     valid_from: date
     valid_until: date | None = None
-    agreements: list[str] = []
+    agreements: list[Hash] = []
     mode: Mode = Mode.STREAM
     frequency: FrequencyBody | None = None
-    max_uses: int | None = None
-    data_life: int | None = None
+    max_uses: Amount | None = None
+    data_life: Amount | None = None
     notice: Notice = Notice.GIVEN
     given_by: Giver = Giver.SUBJECT
-    evidence: str = ""
+    evidence: Annotated[str, Meta(extra_json_schema={"pattern": "^([0-9a-f]{64})?$"})] = ""
     requested: bool = False
-    through: str = ""
+    through: Annotated[str, Meta(extra_json_schema={"pattern": "^([0-9A-HJ-NPQRTUWXY]{18})?$"})] = ""
 
 
 class ConsentsBody(msgspec.Struct, forbid_unknown_fields=True):
     """`POST /v1/consents`: many, all recorded or none."""
 
-    consents: list[ConsentBody]
+    consents: Annotated[list[ConsentBody], Meta(min_length=1, max_length=MAX_CONSENTS)]
 
 
 class SubjectQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -96,8 +98,6 @@ class Consents:
 
     async def create(self, signed: Signed, body: ConsentsBody) -> Any:
         """In the trail, then in force (or requested): all or none."""
-        if not 1 <= len(body.consents) <= MAX_CONSENTS:
-            raise Malformed(Code.REQUEST_TOO_LARGE, f"1 to {MAX_CONSENTS} consents at once")
         async with self._rulebook.connect("checking consents") as connection:
             under: dict[tuple[str, frozenset[str]], list[Agreement]] = {}  # of a batch, most are the same
             made = [await self._make(connection, signed.caller.uscc, one, under) for one in body.consents]

@@ -24,7 +24,7 @@ import msgspec
 from bus import audit
 from bus.db import queries
 from bus.gateway import control, trail
-from bus.gateway.shapes import After, CheckpointAnswer, CreditCode, Hash, Limit, Next, Text, Time
+from bus.gateway.shapes import After, CheckpointAnswer, CreditCode, Hash, Limit, Name, Next, Text, Time
 from bus.httpsig import Signed
 from bus.messages import check_texts
 from schemas.errors import Code, Malformed, Refused
@@ -57,16 +57,16 @@ class ReadingsBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class EmbargoBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/audit/embargoes`: proposed by `operator` of the auditor that signs."""
 
-    investigation: Text
+    investigation: Name
     until: Time
-    operator: Text
+    operator: Name
 
 
 class ConfirmBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/audit/embargoes:confirm`."""
 
     id: UUID
-    operator: Text
+    operator: Name
 
 
 class EmbargoesBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ from bus.gateway import control, trail
 from bus.gateway.embargoes import Connect, LogReading
 from bus.gateway.shapes import After, CheckpointAnswer, Count, CreditCode, Hash, Id, Limit, Next, Time
 from bus.httpsig import Signed
+from bus.terms import asked
 from schemas.errors import Code, Refused
 
 SQL = queries(Path(__file__).with_name("findings.sql"))
@@ -67,9 +68,10 @@ class Findings:
 
         `first` and `last` are places in the log, `entries` leaf hashes in hex, `entry` that of the log's entry about
         the finding: null in the moment before it is there. `next` is null if there are no more now. Raises `Refused`
-        (REQUEST_FORBIDDEN) for who is no auditor.
+        (REQUEST_FORBIDDEN) for who is no auditor, `Malformed` (USCC_*).
         """
-        filters = (body.rule, body.consumer, body.operator, body.since, body.until)
+        consumer = None if body.consumer is None else asked("consumer", body.consumer)[1]
+        filters = (body.rule, consumer, body.operator, body.since, body.until)
         async with self._connect("reading findings") as connection:
             if not await control.is_auditor(connection, signed.caller.uscc):
                 raise Refused(Code.REQUEST_FORBIDDEN, "findings are shown to auditors")

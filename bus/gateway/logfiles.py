@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import asyncpg
 import msgspec
+from msgspec import Meta
 
 from bus import audit, terms, tilestore
 from bus.audit import Entry
@@ -46,7 +47,7 @@ class TokenBody(msgspec.Struct, forbid_unknown_fields=True):
 class ProofsBody(msgspec.Struct, forbid_unknown_fields=True):
     """`POST /v1/audit/proofs`: entries by leaf hash, in hex; 1 to 1,000."""
 
-    entries: list[Hash]
+    entries: Annotated[list[Hash], Meta(min_length=1, max_length=MAX_PROOFS)]
 
 
 class TokenAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -145,8 +146,6 @@ class LogFiles:
 
     async def proofs(self, signed: Signed, body: ProofsBody) -> Any:
         """Many entries' proofs, all at one checkpoint, or none."""
-        if not 1 <= len(body.entries) <= MAX_PROOFS:
-            raise Malformed(Code.REQUEST_TOO_LARGE, f"1 to {MAX_PROOFS} entries at once")
         wanted = [leaf_hash(text) for text in body.entries]
         at, signed_note, found = await self._prove(signed, wanted)
         return {

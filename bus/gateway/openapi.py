@@ -20,9 +20,12 @@ from schemas.errors import Code
 PATH = "/openapi.json"
 _REF = "#/components/schemas/{name}"
 _HEX = "[0-9a-f]"
+_INDEX = r"(x[0-9]{3}/)*[0-9]{3}(\.p/[0-9]{1,3})?"  # C2SP tlog-tiles
 _JSON, _AVRO, _TEXT, _FILE = "application/json", "application/avro", "text/plain", "application/octet-stream"
 _SIGNATURE = ("Signature", "Signature-Input", "Content-Digest")
 _SIGNED: list[dict[str, list[str]]] = [{name: [] for name in _SIGNATURE}]
+
+_TOKEN: list[dict[str, list[str]]] = [{"Token": []}]
 
 
 class Route(NamedTuple):
@@ -89,7 +92,9 @@ def _others(refusals: Mapping[str, Any], probe: Any, registered: Any, admitted: 
     """What is no JSON route: keys, proofs, the log's files, probes, the schema registry."""
     hash_ = {"type": "string", "pattern": f"^{_HEX}{{64}}$"}
     leaf_hash, entry = _parameter("leaf_hash", hash_), _parameter("entry", hash_)
-    region, tile = _parameter("region", {"type": "string"}), _parameter("path", {"type": "string"})
+    region = _parameter("region", {"type": "string"})
+    tile = _parameter("path", {"type": "string", "pattern": f"^[0-9]{{1,2}}/{_INDEX}$"})
+    bundle = _parameter("path", {"type": "string", "pattern": f"^{_INDEX}$"})
     binary: dict[str, Any] = {"type": "string", "format": "binary"}
     text = {"type": "string"}
 
@@ -112,7 +117,7 @@ def _others(refusals: Mapping[str, Any], probe: Any, registered: Any, admitted: 
         "/log/{region}/checkpoint": get("checkpoint", _ok(_TEXT, text), region),
         "/log/{region}/checkpoint/cosigned": get("cosigned", _ok(_TEXT, text), region),
         "/log/{region}/tile/{path}": get("tile", _ok(_FILE, binary), region, tile),
-        "/log/{region}/tile/entries/{path}": get("bundle", _ok(_FILE, binary), region, tile, security=[{"Token": []}]),
+        "/log/{region}/tile/entries/{path}": get("bundle", _ok(_FILE, binary), region, bundle, security=_TOKEN),
         "/schemas/ids/{number}": get(
             "schema_by_id",
             _ok("application/vnd.schemaregistry.v1+json", registered),

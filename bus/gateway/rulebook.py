@@ -23,6 +23,7 @@ import msgspec
 from bus.db import queries
 from bus.gateway import revisions
 from bus.gateway.revisions import Revisions
+from bus.gateway.shapes import Reason
 from bus.httpsig import Signed
 from bus.messages import check_texts
 from consent import lifecycle
@@ -69,7 +70,7 @@ class ActBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     id: UUID
     act: Act
-    reason: str = ""
+    reason: Reason = ""
 
 
 class Rulebook:

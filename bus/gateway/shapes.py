@@ -38,6 +38,30 @@ Text = Annotated[
         description="a text that the audit trail keeps: printable, and no citizen number in it",
     ),
 ]
+Name = Annotated[
+    str,
+    Meta(
+        extra_json_schema={"minLength": 1, "maxLength": 200, "pattern": r"^[^\x00-\x1f\x7f]*$"},
+        description="as a text, and not empty",
+    ),
+]
+Reason = Annotated[
+    str, Meta(extra_json_schema={"maxLength": 500, "pattern": r"^[^\x00-\x1f\x7f]*$"}, description="printable")
+]
+SubjectKind = Annotated[str, Meta(extra_json_schema={"enum": ["PERSON", "ORGANISATION", "DEPARTMENT"]})]
+SubjectId = Annotated[
+    str,
+    Meta(
+        extra_json_schema={"pattern": "^[0-9A-HJ-NPQRTUWXY]{18}$"},
+        description="公民身份号码 (GB 11643) of a person, else 统一社会信用代码 (GB 32100)",
+    ),
+]
+Region = Annotated[
+    str,
+    Meta(extra_json_schema={"pattern": "^([0-9]{2}){1,3}$"}, description="a division prefix (GB/T 2260) of 2, 4 or 6"),
+]
+Some = {"minItems": 1, "maxItems": 64}
+Amount = Annotated[int, Meta(ge=1, le=2**31)]
 Time = Annotated[datetime, Meta(tz=True, description="RFC 3339, with an offset")]
 Limit = Annotated[int, Meta(ge=1, le=1_000, description="a page has at most so many")]
 After = Annotated[int, Meta(ge=-_BIGGEST, le=_BIGGEST, description="the `next` of the page before")]

@@ -26,7 +26,7 @@ class Described:
             schema = answer["content"]["application/json"]["schema"] | {"components": self.document["components"]}
             self._validators[at] = jsonschema_rs.validator_for(schema, validate_formats=True)
         wrong = [f"{error.instance_path}: {error.message}" for error in self._validators[at].iter_errors(body)]
-        assert wrong == [], at
+        assert not wrong, f"{at}: {wrong}"
 
 
 @cache
