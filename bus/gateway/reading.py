@@ -110,6 +110,12 @@ async def admitted(connection: asyncpg.Connection, leaf_hash: bytes) -> dict[str
     }
 
 
+async def value_of(connection: asyncpg.Connection, leaf_hash: bytes) -> bytes | None:
+    """An admitted record's sealed bytes, for the gateway's own use; none if no such record is admitted."""
+    row = await connection.fetchrow(SQL["version"], leaf_hash)
+    return None if row is None else row["value"]
+
+
 async def version(connection: asyncpg.Connection, leaf_hash: bytes) -> Version | None:
     """An admitted record's place; none if no such record is admitted."""
     row = await connection.fetchrow(SQL["version"], leaf_hash)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
@@ -110,6 +110,23 @@ class Releases:
             await self._void(request.request, [entries[at] for at in sorted(changed)])
             decisions = [_voided(d) if at in changed else d for at, d in enumerate(decisions)]
         return self._grant(request, recipient, asked, decisions, entries, found)
+
+    async def judge(self, signed: Signed, access: Access, read: Read) -> tuple[Decision, bytes]:
+        """A decision that releases no key, and the leaf hash of its entry, which is durable when this returns.
+
+        Limits of openings are neither heeded nor taken. Raises as `release`.
+        """
+        asked, group = [_parse(read)], signed.digest[:16]
+        found = replace(await self._facts(access, asked), used_up={})
+        now = datetime.now(UTC)
+        decision = self._decide(asked[0], access, found, now)
+        (entry,) = await self._record(signed, group, access, asked, [decision], found, now)
+        async with postgres_errors("deciding"), self._pool.acquire() as connection:
+            changed = await fact_store.changed(connection, access.consumer, asked, [decision], found)
+        if changed:
+            await self._void(group, [entry])
+            decision = _voided(decision)
+        return decision, entry
 
     async def _facts(self, access: Access, asked: Sequence[Asked]) -> Found:
         """What decides, after a moment's wait for records that the recorder has not come to yet.

@@ -28,6 +28,7 @@ from bus.gateway.collections import CollectionAnswer, CollectionBody, Collection
 from bus.gateway.consents import Consents, ConsentsBody, SubjectBody, SubjectQuery
 from bus.gateway.corrections import CorrectionBody, Corrections
 from bus.gateway.deadlines import Deadlines, due
+from bus.gateway.disclosures import DisclosureAnswer, DisclosureBody, Disclosures
 from bus.gateway.disputes import DisputeBody, Disputes
 from bus.gateway.embargoes import (
     ConfirmBody,
@@ -63,7 +64,7 @@ from consent.calendar import NONE, Years
 from consent.collections import Proofs
 from consent.decide import CHINA
 from consent.documents import Document
-from consent.model import Agreement, Consent, Correction, Dispute, Mode
+from consent.model import Access, Agreement, Consent, Correction, Decision, Dispute, Mode
 from schemas.avro import wire_schema
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Malformed, Refused, Unavailable
@@ -142,6 +143,7 @@ class Gateway:
         self.agreements = Agreements(self.rulebook, catalogue, deadlines)
         self.corrections = Corrections(self.rulebook, catalogue, deadlines)
         self.disputes = Disputes(self.rulebook, deadlines)
+        self.disclosures = Disclosures(self._connection, self._judge)
         self.consents = Consents(self.rulebook, catalogue, self._pseudonym)
 
     async def __aenter__(self) -> Self:
@@ -221,6 +223,7 @@ class Gateway:
             "/v1/consents:show": Route(self.consents.show, IdBody, shown(Consent, acts=list[ActAnswer])),
             "/v1/consents:search": Route(self.consents.search, SubjectQuery, listed(shown(Consent))),
             "/v1/collections:check": Route(self.collections.check, CollectionBody, CollectionAnswer),
+            "/v1/disclosures:check": Route(self.disclosures.check, DisclosureBody, DisclosureAnswer),
             "/v1/licences:search": Route(self.search_licences, SearchBody, RecordsAnswer),
             "/v1/records:show": Route(self.show_record, RecordBody, RecordAnswer),
             "/v1/records:impact": Route(self.impacts.show, ImpactBody, ImpactAnswer),
@@ -297,6 +300,10 @@ class Gateway:
     async def _append(self, values: Sequence[bytes]) -> None:
         """To the audit log, once the gateway is connected."""
         await self.releases.append(values)
+
+    async def _judge(self, signed: Signed, access: Access, read: Read) -> tuple[Decision, bytes]:
+        """As `Releases.judge`, once the gateway is connected."""
+        return await self.releases.judge(signed, access, read)
 
     async def _log_reading(
         self, signed: Signed, group: bytes, operator: str, what: str, subjects: list[bytes], returned: int
