@@ -326,11 +326,13 @@ _KNOWN_GROUNDS = frozenset(ground.value for ground in Ground)
 
 
 def _is_for(q: Question) -> bool:
-    """The item and its provider, and the consumer or somebody who has given it a power to open."""
-    agreement = q.agreement
+    """The item and its provider, and the consumer or somebody who has given it a power."""
+    agreement, power = q.agreement, q.power
     if (agreement.provider, agreement.item) != (q.record.issuer, q.record.item):
         return False
-    return agreement.consumer == q.access.consumer or q.power is not None
+    if power is None:
+        return agreement.consumer == q.access.consumer
+    return (power.grantor, power.grantee) == (agreement.consumer, q.access.consumer)
 
 
 AGREEMENT = (
