@@ -1,6 +1,10 @@
 """Disclosures: one section of a record, provable to a third party without the others.
 
 The secret is never in it: salt and plaintext recompute the commitment that the issuer signed.
+
+Whoever has a disclosure can copy it: nothing offline can stop that. So `deptbus record disclose` asks the bus first
+whether the provider agreed that it goes to this party (`bus.lookup.may_pass_on`), and the answer is in the audit log:
+who passed on what nobody allowed has no such entry.
 """
 
 from __future__ import annotations

@@ -85,6 +85,26 @@ async def open_one(
     return open_record(record, schema_of(catalogue, record), grant.results[0], keys)
 
 
+async def may_pass_on(client: GatewayClient, record: Record, to: str, wanted: Wanted) -> dict[str, Code]:
+    """Whether sections of a record may go on to a department or firm by its credit code (转提供): a code for each.
+
+    The answer is an entry of the audit log. Raises as `search`.
+    """
+    body = {
+        "record": record.leaf_hash.hex(),
+        "sections": wanted.sections,
+        "to": to,
+        "purpose": wanted.purpose,
+        "ground": wanted.ground,
+        "operator": wanted.operator,
+        "citation": wanted.citation,
+        "case": wanted.case,
+        "agent": wanted.agent,
+    }
+    answer: Any = await client.post_json("/v1/disclosures:check", body)
+    return {one["section"]: Code(one["code"]) for one in answer["sections"]}
+
+
 def verify(record: Record, trust: Trust, origin: str) -> None:
     """The issuer's signature holds, by a certificate that was valid when the record says it was made.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from base64 import b64encode
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,6 +71,7 @@ def register(app: typer.Typer) -> None:
         record_: Record,
         department: As,
         section: Sections,
+        to: Annotated[str, typer.Option("--to", help="Who gets it: a department's name, or a credit code.")],
         purpose: Purpose,
         ground: Ground,
         operator: Operator,
@@ -78,13 +80,19 @@ def register(app: typer.Typer) -> None:
         home: HomeOption = None,
         json: Json = False,
     ) -> None:
-        """Open sections of a record and write them to stdout as a disclosure that a third party verifies offline."""
+        """Open sections of a record and write them to stdout as a disclosure that a third party verifies offline.
+
+        Refused unless the provider agreed that they go on to that party (转提供). The answer is in the log either way:
+        a copy that has left cannot be stopped, but it can be proven who was allowed to pass it on.
+        """
         where = Home.find(home)
         wanted = Wanted(
             sections=tuple(section), purpose=purpose, ground=ground, operator=operator, citation=citation, case=case
         )
         async with acting(where, department) as client, trusting(where, department) as trust:
             value = _given(record_) or await lookup.fetch(client, record_)
+            allowed = await lookup.may_pass_on(client, envelope.parse(value), where.uscc_of(to), wanted)
+            _refuse_onward(allowed)
             opened = await lookup.open_one(client, trust, Catalogue.load(), value, wanted)
             _refuse_unopened(section, opened)
             signer = opened.record.proof.signer
@@ -186,6 +194,12 @@ def _write(data: bytes, about: dict[str, Any], *, as_json: bool) -> None:
         err.print("These are bytes: send them to a file with >")
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
+
+
+def _refuse_onward(allowed: Mapping[str, Code]) -> None:
+    for name, code in allowed.items():
+        if code is not Code.PERMIT:
+            raise Refused(code, f"section {name} may not be passed on: the gateway's answer is {code}")
 
 
 def _refuse_unopened(sections: list[str], opened: OpenedRecord) -> None:
