@@ -22,6 +22,7 @@ from bus.gateway.rulebook import KINDS, stored
 from consent.decide import CHINA
 from consent.limits import Life, Limit, data_life, limits
 from consent.model import (
+    Access,
     Agreement,
     Basis,
     CatalogueEntry,
@@ -64,16 +65,17 @@ class Asked(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """Facts of a whole request, by record."""
+    """Facts of a whole request. `suspended` has the consumers that have joined; agreements are by consumer, provider
+    and item, powers by who may open, consents and mandates by holder and item.
+    """
 
-    consumer_known: bool
-    consumer_suspended: bool
+    suspended: Mapping[str, bool]
     index_fresh: bool
     audit_current: bool
     records: Mapping[bytes, Any]
     entries: Mapping[str, CatalogueEntry]
-    agreements: Mapping[tuple[str, str], tuple[Agreement, ...]]
-    powers: tuple[Power, ...]
+    agreements: Mapping[tuple[str, str, str], tuple[Agreement, ...]]
+    powers: Mapping[str, tuple[Power, ...]]
     scoped: Mapping[tuple[bytes, str], tuple[Consent | Mandate, ...]]
     used_up: Mapping[UUID, Code]
 
@@ -81,7 +83,7 @@ class Found:
         """What the index says of a record."""
         return _state(self.records.get(asked.leaf_hash))
 
-    def of(self, asked: Asked, catalogue: Catalogue) -> tuple[RecordFacts, Facts]:
+    def of(self, asked: Asked, access: Access, catalogue: Catalogue) -> tuple[RecordFacts, Facts]:
         """The facts of one record. Claims count only as far as the index has admitted exactly them."""
         claims, holders = asked.claims, asked.holders
         item = catalogue.items.get(claims.item)
@@ -99,17 +101,24 @@ class Found:
             superseded=row is not None and row["newest"] > row["sequence"],
             refusal=Code.NOT_ADMITTED if row is None or row["refusal"] is None else Code(row["refusal"]),
         )
+        consumer = access.consumer
+        powers = self.powers.get(consumer, ())
+        recipients = {consumer, *(power.grantor for power in powers)}
         about = [one for holder in holders for one in self.scoped.get((holder, claims.item), ())]
         facts = Facts(
-            consumer_known=self.consumer_known,
-            consumer_suspended=self.consumer_suspended,
+            consumer_known=consumer in self.suspended,
+            consumer_suspended=self.suspended.get(consumer, False),
             index_fresh=self.index_fresh,
             audit_current=self.audit_current,
             entry=self.entries.get(claims.item),
-            agreements=self.agreements.get((claims.issuer, claims.item), ()),
-            powers=self.powers,
-            consents=tuple(one for one in about if isinstance(one, Consent)),
-            mandates=tuple(one for one in about if isinstance(one, Mandate)),
+            agreements=tuple(
+                agreement
+                for one in (consumer, *sorted(recipients - {consumer}))
+                for agreement in self.agreements.get((one, claims.issuer, claims.item), ())
+            ),
+            powers=powers,
+            consents=tuple(one for one in about if isinstance(one, Consent) and one.recipient in recipients),
+            mandates=tuple(one for one in about if isinstance(one, Mandate) and one.agent == access.agent),
             used_up=self.used_up,
         )
         return record, facts
@@ -126,40 +135,48 @@ async def seconds_to_stall(connection: asyncpg.Connection) -> float:
 
 
 async def load(
-    connection: asyncpg.Connection, consumer: str, agent: str | None, asked: Sequence[Asked], now: datetime
+    connection: asyncpg.Connection,
+    consumers: Sequence[str],
+    agents: Sequence[str],
+    asked: Sequence[Asked],
+    now: datetime,
 ) -> Found:
-    """Everything that `decide` needs for these reads."""
+    """Everything that `decide` needs for these reads by any of these consumers, any of these agents acting."""
     claims = [one.claims for one in asked]
-    org = await connection.fetchrow(SQL["consumer"], consumer, FRESH, STALL)
+    joined = await connection.fetch(SQL["consumers"], consumers, FRESH, STALL)
     records = await connection.fetch(SQL["records"], [one.leaf_hash for one in asked])
     providers = {(c.issuer, c.item) for c in claims}
     rules = await connection.fetch(
-        SQL["rules"], consumer, [provider for provider, _ in providers], [item for _, item in providers]
+        SQL["rules"], consumers, [provider for provider, _ in providers], [item for _, item in providers]
     )
-    standing = [(row, _stored(row)) for row in rules]
-    agreements: dict[tuple[str, str], list[Agreement]] = {}
-    for _, one in standing:
+    standing = [_stored(row) for row in rules]
+    agreements: dict[tuple[str, str, str], list[Agreement]] = {}
+    powers: dict[str, list[Power]] = {}
+    for one in standing:
         if isinstance(one, Agreement):
-            agreements.setdefault((one.provider, one.item), []).append(one)
-    powers = tuple(one for _, one in standing if isinstance(one, Power))
-    recipients = [consumer, *{power.grantor for power in powers}, *([] if agent is None else [agent])]
+            agreements.setdefault((one.consumer, one.provider, one.item), []).append(one)
+        elif isinstance(one, Power):
+            powers.setdefault(one.grantee, []).append(one)
+    grantors = {power.grantor for group in powers.values() for power in group}
     holders = {(holder, one.claims.item) for one in asked for holder in one.holders}
     rows = await connection.fetch(
-        SQL["scoped"], recipients, [holder for holder, _ in holders], [item for _, item in holders]
+        SQL["scoped"],
+        [*{*consumers, *grantors, *agents}],
+        [holder for holder, _ in holders],
+        [item for _, item in holders],
     )
     scoped: dict[tuple[bytes, str], list[Any]] = {}
     for row in rows:
         scoped.setdefault((row["subject"], row["item"]), []).append(_stored(row))
     documents = [*(one for group in agreements.values() for one in group), *(o for g in scoped.values() for o in g)]
     return Found(
-        consumer_known=org["suspended"] is not None,
-        consumer_suspended=bool(org["suspended"]),
-        index_fresh=org["fresh"],
-        audit_current=org["current"],
+        suspended={row["uscc"]: row["suspended"] for row in joined if row["uscc"] is not None},
+        index_fresh=joined[0]["fresh"],
+        audit_current=joined[0]["current"],
         records={row["leaf_hash"]: row for row in records},
-        entries=_entries(one for _, one in standing if isinstance(one, CatalogueEntry)),
+        entries=_entries(one for one in standing if isinstance(one, CatalogueEntry)),
         agreements={key: tuple(group) for key, group in agreements.items()},
-        powers=powers,
+        powers={key: tuple(group) for key, group in powers.items()},
         scoped={key: tuple(group) for key, group in scoped.items()},
         used_up=await _used_up(connection, documents, now),
     )
@@ -259,7 +276,7 @@ async def changed(
     """
     rows = await connection.fetch(SQL["revisions"], list({rule.id for d in decisions for rule in d.rests_on}))
     standing = {(row["id"], row["revision"]) for row in rows}
-    org = await connection.fetchrow(SQL["consumer"], consumer, FRESH, STALL)
+    org = await connection.fetchrow(SQL["consumers"], [consumer], FRESH, STALL)
     opened = [at for at, decision in enumerate(decisions) if decision.permitted]
     good = org["suspended"] is False and org["fresh"] and org["current"]
     if opened and not good:

@@ -1,8 +1,9 @@
--- name: consumer
-SELECT o.suspended, o.auditor,
+-- name: consumers
+-- A row for each of these that has joined, or one without any: the bus's own state stands in all.
+SELECT o.uscc, o.suspended,
        COALESCE((SELECT now() - h.at < $2::interval FROM recorder_heartbeat h WHERE h.id = 1), false) AS fresh,
        COALESCE((SELECT now() - c.published_at < $3::interval FROM log_checkpoint c WHERE c.id = 1), false) AS current
-  FROM (SELECT 1) AS one LEFT JOIN org o ON o.uscc = $1;
+  FROM (SELECT 1) AS one LEFT JOIN org o ON o.uscc = ANY($1::text[]);
 
 -- name: seconds_to_stall
 SELECT COALESCE(GREATEST(EXTRACT(epoch FROM
@@ -33,11 +34,12 @@ SELECT NOT EXISTS (
           AND NOT EXISTS (SELECT 1 FROM refusal f WHERE f.leaf_hash = want.leaf_hash));
 
 -- name: rules
--- What may decide on these items: the catalogue's entries, the powers to open that the consumer holds, its agreements
--- and those of the departments that gave it such a power. Agreements come in the order of their ids.
-WITH power AS (SELECT p.* FROM rule p WHERE p.kind = 'power' AND p.grantee = $1 AND p.body->>'right' = 'OPEN')
+-- What may decide on these items: the catalogue's entries, the powers to open that the consumers hold, their agreements
+-- and those of the departments that gave them such a power. Agreements come in the order of their ids.
+WITH power AS (
+     SELECT p.* FROM rule p WHERE p.kind = 'power' AND p.grantee = ANY($1::text[]) AND p.body->>'right' = 'OPEN')
 SELECT r.id, r.kind, r.revision, r.state, r.hash, r.grantor, r.item, r.body FROM rule r
- WHERE r.kind = 'agreement' AND (r.grantee = $1 OR r.grantee IN (SELECT p.grantor FROM power p))
+ WHERE r.kind = 'agreement' AND (r.grantee = ANY($1::text[]) OR r.grantee IN (SELECT p.grantor FROM power p))
    AND (r.grantor, r.item) IN (SELECT * FROM unnest($2::text[], $3::text[]))
 UNION ALL
 SELECT r.id, r.kind, r.revision, r.state, r.hash, r.grantor, r.item, r.body FROM rule r
@@ -47,7 +49,7 @@ SELECT p.id, p.kind, p.revision, p.state, p.hash, p.grantor, p.item, p.body FROM
  ORDER BY 1;
 
 -- name: scoped
--- Consents to the consumer (or to whom it opens for) and mandates of the agent, about these holders.
+-- Consents to these consumers (or to whom they open for) and mandates of these agents, about these holders.
 SELECT r.id, r.kind, r.revision, r.state, r.hash, r.body, s.subject, s.item
   FROM unnest($2::bytea[], $3::text[]) AS want(subject, item)
   JOIN rule_scope s ON s.subject = want.subject AND s.item = want.item AND s.grantee = ANY($1::text[])
