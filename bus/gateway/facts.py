@@ -83,15 +83,20 @@ class Found:
         """What the index says of a record."""
         return _state(self.records.get(asked.leaf_hash))
 
+    def provider(self, asked: Asked) -> str:
+        """The department in whose power a record was issued: of one that is not admitted, its issuer."""
+        return _provider(self.records, asked)
+
     def of(self, asked: Asked, access: Access, catalogue: Catalogue) -> tuple[RecordFacts, Facts]:
         """The facts of one record. Claims count only as far as the index has admitted exactly them."""
         claims, holders = asked.claims, asked.holders
         item = catalogue.items.get(claims.item)
         row = self.records.get(asked.leaf_hash)
+        provider = self.provider(asked)
         record = RecordFacts(
             state=_state(row),
             item=claims.item,
-            issuer=claims.issuer,
+            issuer=provider,
             region=claims.region,
             holders=holders,
             known_schema=item is not None and claims.schema in item.schemas,
@@ -114,7 +119,7 @@ class Found:
             agreements=tuple(
                 agreement
                 for one in (consumer, *sorted(recipients - {consumer}))
-                for agreement in self.agreements.get((one, claims.issuer, claims.item), ())
+                for agreement in self.agreements.get((one, provider, claims.item), ())
             ),
             powers=powers,
             consents=tuple(one for one in about if isinstance(one, Consent) and one.recipient in recipients),
@@ -142,10 +147,10 @@ async def load(
     now: datetime,
 ) -> Found:
     """Everything that `decide` needs for these reads by any of these consumers, any of these agents acting."""
-    claims = [one.claims for one in asked]
     joined = await connection.fetch(SQL["consumers"], consumers, FRESH, STALL)
-    records = await connection.fetch(SQL["records"], [one.leaf_hash for one in asked])
-    providers = {(c.issuer, c.item) for c in claims}
+    rows = await connection.fetch(SQL["records"], [one.leaf_hash for one in asked])
+    records = {row["leaf_hash"]: row for row in rows}
+    providers = {(_provider(records, one), one.claims.item) for one in asked}
     rules = await connection.fetch(
         SQL["rules"], consumers, [provider for provider, _ in providers], [item for _, item in providers]
     )
@@ -173,7 +178,7 @@ async def load(
         suspended={row["uscc"]: row["suspended"] for row in joined if row["uscc"] is not None},
         index_fresh=joined[0]["fresh"],
         audit_current=joined[0]["current"],
-        records={row["leaf_hash"]: row for row in records},
+        records=records,
         entries=_entries(one for one in standing if isinstance(one, CatalogueEntry)),
         agreements={key: tuple(group) for key, group in agreements.items()},
         powers={key: tuple(group) for key, group in powers.items()},
@@ -295,6 +300,11 @@ def _moved(before: Any, after: Any) -> bool:
     if before is None or after is None:
         return before is not after
     return any(before[name] != after[name] for name in ("conflict", "status", "newest"))
+
+
+def _provider(records: Mapping[bytes, Any], asked: Asked) -> str:
+    row = records.get(asked.leaf_hash)
+    return asked.claims.issuer if row is None or row["provider"] is None else str(row["provider"])
 
 
 def _state(row: Any) -> RecordState:

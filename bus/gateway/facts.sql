@@ -11,15 +11,15 @@ SELECT COALESCE(GREATEST(EXTRACT(epoch FROM
 
 -- name: records
 -- Admitted, in conflict, or refused and not sent again since; what is in none is not admitted yet.
-SELECT r.leaf_hash, r.item, r.issuer, r.region, r.licence, r.sequence, r.conflict, l.sequence AS newest, l.status,
+SELECT r.leaf_hash, COALESCE(r.authority, r.issuer) AS provider, r.sequence, r.conflict, l.sequence AS newest, l.status,
        l.valid_from, l.valid_until, NULL AS refusal
   FROM record r JOIN licence l ON l.licence = r.licence
  WHERE r.leaf_hash = ANY($1::bytea[])
 UNION ALL
-SELECT c.leaf_hash, '', '', '', ''::bytea, 0, true, 0, 'VALID', NULL, NULL, NULL
+SELECT c.leaf_hash, NULL, 0, true, 0, 'VALID', NULL, NULL, NULL
   FROM conflict c WHERE c.leaf_hash = ANY($1::bytea[])
 UNION ALL
-SELECT f.leaf_hash, '', '', '', ''::bytea, 0, false, 0, 'VALID', NULL, NULL, max(f.code)
+SELECT f.leaf_hash, NULL, 0, false, 0, 'VALID', NULL, NULL, max(f.code)
   FROM refusal f
  WHERE f.leaf_hash = ANY($1::bytea[])
    AND NOT EXISTS (SELECT 1 FROM record r WHERE r.leaf_hash = f.leaf_hash)
