@@ -98,17 +98,20 @@ def to_json(value: Any) -> Any:
 
 
 def _read(cls: Any, document: Mapping[str, Any]) -> Any:
-    readers = _readers(cls)
+    fields_of = readers(cls)
     try:
-        if document.keys() != readers.keys():
+        if document.keys() != fields_of.keys():
             raise ValueError("an entry is missing, or not known")
-        return cls(**{name: read(document[name]) for name, read in readers.items()})
+        return cls(**{name: read(document[name]) for name, read in fields_of.items()})
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise Malformed(Code.DATA_CORRUPT, f"a stored {cls.__name__.lower()} cannot be read") from exc
 
 
 @cache
-def _readers(cls: type) -> Mapping[str, Callable[[Any], Any]]:
+def readers(cls: type) -> Mapping[str, Callable[[Any], Any]]:
+    """What reads each field of a frozen value from its JSON. They raise TypeError or ValueError, or `Malformed` inside of
+    a `Part`.
+    """
     hints = get_type_hints(cls)
     return {field.name: _reader(hints[field.name]) for field in fields(cls)}
 

@@ -2,10 +2,98 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
+import yaml
+
+from consent.cases import Case, parse
+from deploy.output import Json, command, emit, out, table
+from schemas.catalogue import Catalogue
+from schemas.errors import Code, Misuse
+
+MAX_FILE_BYTES = 1024 * 1024  # people write these files; a thousand cases have 400 KiB
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     policy = typer.Typer(help="The rules of a decision (授权规则): tested, explained, compared.", no_args_is_help=True)
     app.add_typer(policy, name="policy")
+
+    @command(policy)
+    def test(
+        paths: Annotated[list[Path], typer.Argument(help="Files of cases, or folders of such (*.yaml).")],
+        json: Json = False,
+    ) -> None:
+        """Run a lawyer's cases through the rules: who asks for what, what must come out. Nothing is opened.
+
+        consent/cases.py says how they are written. Exit 1 if an answer is other than expected, 2 if a file cannot be meant.
+        """
+        found = list(files(paths))
+        catalogue = Catalogue.load()
+        cases = [(file, case) for file in found for case in cases_of(file, catalogue)]
+        wrong = [
+            {
+                "file": str(file),
+                "case": case.name,
+                "because": case.because,
+                "section": one.section,
+                "expected": one.expected,
+                "got": one.got,
+                "rule": None if one.rule is None else one.rule.name,
+                "basis": None if one.rule is None else one.rule.basis,
+            }
+            for file, case in cases
+            for one in case.differences()
+        ]
+        failed = len({(one["file"], one["case"]) for one in wrong})
+        document = {"files": len(found), "cases": len(cases), "failed": failed, "differences": wrong}
+        emit(document, as_json=json, human=lambda: _show(len(cases), failed, wrong))
+        raise typer.Exit(1 if wrong else 0)
+
+
+def files(paths: Sequence[Path]) -> Iterator[Path]:
+    """The files named, and those of folders by name. Raises `Misuse` for an empty one: it would be green for nothing."""
+    for path in paths:
+        inside = sorted(path.rglob("*.yaml")) if path.is_dir() else [path]
+        if not inside:
+            raise Misuse(Code.CONFIG_INVALID, f"{path}: no *.yaml is in this folder")
+        yield from inside
+
+
+def cases_of(file: Path, catalogue: Catalogue) -> tuple[Case, ...]:
+    """A file's cases. Raises `Misuse` (CONFIG_INVALID) naming file, case and key."""
+    try:
+        data = file.read_bytes()
+        if len(data) > MAX_FILE_BYTES:
+            raise Misuse(Code.CONFIG_INVALID, f"{file}: over {MAX_FILE_BYTES} bytes; divide it")
+        document = yaml.load(data.decode(), _Loader)  # noqa: S506  # it is a SafeLoader
+    except OSError as exc:
+        raise Misuse(Code.CONFIG_INVALID, f"{file}: {exc.strerror}") from exc
+    except (UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as exc:
+        raise Misuse(Code.CONFIG_INVALID, f"{file} is no YAML: {' '.join(str(exc).split())}") from exc
+    cases = parse(document, str(file), catalogue)
+    if not cases:
+        raise Misuse(Code.CONFIG_INVALID, f"{file}: it has no cases")
+    return cases
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's own reader takes the last of two equal keys without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """A mapping whose keys are each there once."""
+        made = super().construct_mapping(node, deep)
+        if len(made) < len(node.value):
+            raise yaml.constructor.ConstructorError(None, None, "a key comes twice", node.start_mark)
+        return made
+
+
+def _show(count: int, failed: int, wrong: Sequence[dict[str, Any]]) -> None:
+    if wrong:
+        columns = ("case", "section", "expected", "got", "rule", "article")
+        rows = [[one[name] for name in ("case", "section", "expected", "got", "rule", "basis")] for one in wrong]
+        table("Other than expected", columns, rows)
+    out.print(f"{count} cases, {failed} other than expected")
