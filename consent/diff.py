@@ -218,23 +218,28 @@ class _Side:
         for agreement, power in some:
             question = self._question(agreement.consumer if power is None else power.grantee, provider, item)
             question.agreement, question.power = agreement, power
+            question.statuses, question.older = agreement.statuses, agreement.superseded
             records = [replace(question.record, region=region) for region in _regions(agreement, power)]
-            for name, section in self.space.items[item].sections.items():
-                if not self._asks(question, name) or section.share is ShareClass.UNCONDITIONAL:
-                    continue
-                question.statuses, question.older = agreement.statuses, agreement.superseded
-                for ground, (purpose, bits) in product(GROUNDS, alike.items()):
-                    if found.get((name, ground), 0) & bits != bits and self._kept(question, records, ground, purpose):
-                        found[name, ground] = found.get((name, ground), 0) | bits
+            citation = max(agreement.duties, default="")  # any: the rules ask only whether it is named
+            sections = [
+                name
+                for name, section in self.space.items[item].sections.items()
+                if self._asks(question, name) and section.share is not ShareClass.UNCONDITIONAL
+            ]
+            for ground, (purpose, bits) in product(GROUNDS, alike.items()):
+                question.access = replace(question.access, purpose=purpose, ground=ground, citation=citation)
+                for name in sections:
+                    before = found.get((name, ground), 0)
+                    if before & bits != bits and self._kept(question, name, records):
+                        found[name, ground] = before | bits
         return found
 
     def _asks(self, question: Question, name: str) -> bool:
         question.name, question.section = name, self.space.items[question.record.item].sections[name]
         return broken(self._rules.section, question) is None
 
-    def _kept(self, question: Question, records: Iterable[RecordFacts], ground: str, purpose: str) -> bool:
-        citation = max(question.agreement.duties, default="")  # any: the rules ask only whether it is named
-        question.access = replace(question.access, purpose=purpose, ground=ground, citation=citation)
+    def _kept(self, question: Question, name: str, records: Iterable[RecordFacts]) -> bool:
+        question.name, question.section = name, self.space.items[question.record.item].sections[name]
         for record in records:
             question.record = record
             if broken(self._rules.agreement, question) is None and broken(self._rules.state, question) is None:
