@@ -3,6 +3,9 @@
 Durability: `send` returns when every in-sync replica has the records. Idempotence: a retry sends the same bytes, so the
 recorder sees the same leaf hash and does nothing. With an `Outbox`, sealed bytes are on disk before they are produced:
 a crash at any point resends exactly them. Needs Kafka only: gateways may all be down.
+
+What would not be admitted, because its item is not published or its department has no power to issue it there today, is
+refused before anything is sealed, as far as the news of it has come on `bus.catalogue`; the recorder has the last word.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 
 from bus import metrics, session
+from bus.cataloguefeed import CatalogueFeed
 from bus.identity import Identity
 from bus.kafka import kafka_errors, producer
 from bus.outbox import Outbox, Sealed
@@ -44,14 +48,16 @@ class Publisher:
         self._catalogue = catalogue
         self._outbox = outbox
         self._trust = TrustFeed(Trust(identity.authority), bootstrap, f"publisher-{identity.uscc}")
+        self._standing = CatalogueFeed(self._trust, identity.gateway_owner, bootstrap, f"publisher-{identity.uscc}")
         self._sealers: dict[str, Sealer] = {}
         self._producer: AIOKafkaProducer | None = None
         self._turn = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
-        """Connects, reads the certificates, and sends what an earlier run staged but did not see acknowledged."""
+        """Connects, reads certificates and catalogue, sends what an earlier run staged but did not see acknowledged."""
         try:
             await self._trust.start()
+            await self._standing.start()
             self._producer = await producer(self._bootstrap, f"publisher-{self.identity.uscc}")
             await self.resend()
         except BaseException:
@@ -77,13 +83,17 @@ class Publisher:
         return sealed
 
     async def seal(self, drafts: Sequence[Draft]) -> list[Sealed]:
-        """One signed batch of one item, its session published first. Raises `Malformed`, `Misuse`, `Unavailable`."""
+        """One signed batch of one item, its session published first.
+
+        Raises `Malformed`, `Misuse`, `Unavailable`, `Refused` (ITEM_NOT_PUBLISHED, ITEM_RETIRED, ISSUER_NOT_ENTITLED).
+        """
         if not 1 <= len(drafts) <= MAX_DRAFTS:
             raise Misuse(Code.VALUE_INVALID, f"a batch holds 1 to {MAX_DRAFTS} records, not {len(drafts)}")
         if len({draft.item for draft in drafts}) != 1:
             raise Misuse(Code.ITEM_UNKNOWN, "a batch holds records of one item")
         sealer = self._sealer(drafts[0].item)
         async with self._turn:
+            await self._check_powers(drafts)
             if sealer.needs_session(len(drafts), datetime.now(UTC)):
                 await self._begin_session(sealer)
             return sealer.seal(drafts)
@@ -113,6 +123,12 @@ class Publisher:
             await self.send(pending[start : start + MAX_DRAFTS])
         return len(pending)
 
+    async def _check_powers(self, drafts: Sequence[Draft]) -> None:
+        await self._standing.glance()
+        now = datetime.now(UTC)
+        for region in {draft.region for draft in drafts}:
+            self._standing.issuing.authority(drafts[0].item, self.identity.uscc, region, now)
+
     def _sealer(self, item: str) -> Sealer:
         if item not in self._sealers:
             self._sealers[item] = Sealer(self.identity, self._catalogue.item(item))
@@ -131,4 +147,5 @@ class Publisher:
         if self._producer is not None:
             await self._producer.stop()
             self._producer = None
+        await self._standing.stop()
         await self._trust.stop()

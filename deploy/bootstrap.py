@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bus import db, hpke, pseudonyms, topics, trustfeed
-from bus.gateway import catalogue, control
+import asyncpg
+
+from bus import cataloguefeed, db, hpke, pseudonyms, topics, trustfeed
+from bus.cataloguefeed import CatalogueFeed, standing_value
+from bus.gateway import catalogue, control, issuing
 from bus.gateway.keyring import Keyring
 from bus.identity import Identity
 from bus.kafka import kafka_errors, producer
@@ -22,15 +25,17 @@ from bus.recorder.log import LogKeys
 from bus.supervision import Rules
 from bus.tlog import policy
 from bus.tlog.note import NoteSigner
-from bus.trust import certificate_value, kem_key_value, topic_key
+from bus.trust import Trust, certificate_value, kem_key_value, topic_key
+from bus.trustfeed import TrustFeed
 from consent.collections import Proofs
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Misuse
 from schemas.identifiers import parse_uscc
 
-# A synthetic credit code (its area and serial belong to nobody): the local stack's operator.
+OPERATOR = "operator"  # its department's name and folder
 LOCAL_REGION = "330000"  # GB/T 2260: the province whose log this is
-LOCAL_OPERATOR = ("deptbus.local", "11330411MB2A00011E")
+# A synthetic credit code (its area and serial belong to nobody): the local stack's operator.
+LOCAL_OPERATOR = ("deptbus.local", "11330000MB2A00097N")
 CONSUMER_KEM_LIFE = timedelta(days=398)
 GENERATION = 1
 
@@ -120,23 +125,46 @@ async def prepare(folder: Path, kafka: str, dsn: str) -> Bus:
     bus = _set_up(folder)
     await db.migrate(dsn)
     await topics.apply_catalogue(kafka, Catalogue.load())
-    connection = await db.connect(dsn)
-    try:
-        await catalogue.publish_shipped(connection, Catalogue.load(), bus.signer("gateway"), bus.origin)
-    finally:
-        await connection.close()
     values = [certificate_value(bus.signer(process).der) for process in ("gateway", "recorder")]
     await publish_certificates(kafka, [*values, bus.keyring().renew_kem(datetime.now(UTC))])
+    connection = await db.connect(dsn)
+    try:
+        signer = bus.signer("gateway")
+        await control.add_org(connection, bus.operator, OPERATOR, operator=True)
+        await issuing.adopt(connection, signer, bus.origin)
+        await catalogue.publish_shipped(connection, Catalogue.load(), signer, bus.origin)
+        await _announce(bus, kafka, connection)
+    finally:
+        await connection.close()
     return bus
+
+
+async def _announce(bus: Bus, kafka: str, connection: asyncpg.Connection) -> None:
+    """Puts on `bus.catalogue` what it lacks: publishers need no gateway."""
+    trust = TrustFeed(Trust(bus.authority.signer.der), kafka, "bootstrap")
+    feed = CatalogueFeed(trust, bus.operator, kafka, "bootstrap")
+    client = await producer(kafka, "bootstrap")
+    try:
+        await trust.start()
+        await feed.start()
+        await issuing.announce(connection, feed, client, bus.signer("gateway"))
+    finally:
+        await feed.stop()
+        await trust.stop()
+        await client.stop()
 
 
 async def publish_certificates(kafka: str, values: Iterable[bytes]) -> None:
     """Puts values on `bus.certificates`. The same value twice does no harm: the topic is compacted by key."""
-    client = await producer(kafka, "certificates")
+    await _publish(kafka, [(trustfeed.TOPIC, topic_key(value), value) for value in values])
+
+
+async def _publish(kafka: str, messages: Iterable[tuple[str, bytes, bytes]]) -> None:
+    client = await producer(kafka, "bootstrap")
     try:
-        async with kafka_errors("publishing certificates"):
-            for value in values:
-                await client.send_and_wait(trustfeed.TOPIC, value, key=topic_key(value))
+        async with kafka_errors("publishing certificates and powers"):
+            for topic, key, value in messages:
+                await client.send_and_wait(topic, value, key=key)
     finally:
         await client.stop()
 
@@ -154,7 +182,7 @@ async def add_org(
     auditor: bool = False,
     portal: bool = False,
 ) -> Identity:
-    """A department joins: keys, certificates, KemKey, pseudonym keys. `issues` are (item, region prefix).
+    """A department joins: keys, certificates, KemKey, pseudonym keys. `issues` are (item, region prefix), by law.
 
     Called again for the same name it keeps the keys and adds items. Raises `Misuse` if the name stands for another
     code.
@@ -169,11 +197,14 @@ async def add_org(
     else:
         identity = _new_identity(bus, name, uscc, keys)
         identity.save(folder)
+    signer = bus.signer("gateway")
     connection = await db.connect(dsn)
     try:
         await control.add_org(connection, uscc, name, auditor=auditor, portal=portal)
-        for item, region in issues:
-            await control.add_issuer(connection, item, uscc, region)
+        given = [
+            await issuing.give(connection, signer, bus.origin, item=item, uscc=uscc, region=region)
+            for item, region in issues
+        ]
     finally:
         await connection.close()
     begin = datetime.now(UTC).replace(microsecond=0)
@@ -183,7 +214,15 @@ async def add_org(
     await publish_certificates(
         kafka, [certificate_value(identity.record.der), certificate_value(identity.department.der), kem]
     )
+    await _publish(
+        kafka, [(cataloguefeed.TOPIC, one.id.bytes, standing_value(one, begin, signer)) for one in given if one]
+    )
     return identity
+
+
+async def add_operator(bus: Bus, folder: Path, kafka: str, dsn: str) -> Identity:
+    """The operator's own identity: it reviews and publishes entries, coordinates, and ends powers by law."""
+    return await add_org(bus, folder, kafka, dsn, name=OPERATOR, uscc=bus.operator, issues=(), receives=())
 
 
 def _set_up(folder: Path) -> Bus:

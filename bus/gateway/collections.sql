@@ -1,8 +1,10 @@
 -- name: providers
--- Of the items whose entry in the catalogue is published today (`$1`, in UTC+8): no records of others come.
+-- Of the items whose entry in the catalogue is published today (`$1`, in UTC+8): no records of others come. A delegate's
+-- records are its grantor's to share.
 SELECT i.item, i.uscc, i.region
   FROM issuer i JOIN org o ON o.uscc = i.uscc JOIN rule e ON e.kind = 'item' AND e.item = i.item
- WHERE NOT o.suspended AND e.state = 'PUBLISHED' AND (e.body->>'valid_from')::date <= $1
+ WHERE NOT o.suspended AND i.by_law AND i.state = 'ACTIVE' AND i.valid_from <= $1
+   AND COALESCE(i.valid_until, $1) >= $1 AND e.state = 'PUBLISHED' AND (e.body->>'valid_from')::date <= $1
    AND COALESCE((e.body->>'valid_until')::date, $1) >= $1
  ORDER BY i.item, i.region, i.uscc;
 

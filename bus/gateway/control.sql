@@ -1,14 +1,13 @@
 -- name: add_org
-INSERT INTO org (uscc, name, auditor, portal) VALUES ($1, $2, $3, $4)
-ON CONFLICT (uscc) DO UPDATE SET auditor = org.auditor OR EXCLUDED.auditor, portal = org.portal OR EXCLUDED.portal;
-
--- name: add_issuer
-INSERT INTO issuer (item, uscc, region) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
+INSERT INTO org (uscc, name, auditor, portal, operator) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (uscc) DO UPDATE
+   SET auditor = org.auditor OR EXCLUDED.auditor, portal = org.portal OR EXCLUDED.portal,
+       operator = org.operator OR EXCLUDED.operator;
 
 -- name: orgs
-SELECT o.uscc, o.name, o.suspended, o.auditor, o.portal,
-       ARRAY(SELECT CASE i.region WHEN '' THEN i.item ELSE i.item || ':' || i.region END
-               FROM issuer i WHERE i.uscc = o.uscc ORDER BY 1) AS issues
+SELECT o.uscc, o.name, o.suspended, o.auditor, o.portal, o.operator,
+       ARRAY(SELECT DISTINCT CASE i.region WHEN '' THEN i.item ELSE i.item || ':' || i.region END
+               FROM issuer i WHERE i.uscc = o.uscc AND i.state = 'ACTIVE' ORDER BY 1) AS issues
   FROM org o ORDER BY o.name;
 
 -- name: is_auditor

@@ -55,7 +55,7 @@ class Corrections:
             if body.section not in item.sections:
                 raise Malformed(Code.SECTION_UNKNOWN, f"{item.name} has no section {body.section!r:.80}")
             if item.sections[body.section].share is not ShareClass.UNCONDITIONAL and not await connection.fetchval(
-                SQL["opened"], signed.caller.uscc, found.issuer, found.item, body.section
+                SQL["opened"], signed.caller.uscc, found.provider, found.item, body.section
             ):
                 raise _not_opened()
         made = Correction(
@@ -63,7 +63,7 @@ class Corrections:
             revision=1,
             record=record,
             item=found.item,
-            provider=found.issuer,
+            provider=found.provider,
             consumer=signed.caller.uscc,
             section=body.section,
             reason=body.reason,

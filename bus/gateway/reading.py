@@ -63,7 +63,9 @@ class InForce:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """A record's place in its licence. `entry` is the leaf hash of the log's entry that admitted it."""
+    """A record's place in its licence. `provider` is in whose power it was issued: the issuer, or who delegated it.
+    `entry` is the leaf hash of the log's entry that admitted it.
+    """
 
     record: bytes
     licence: bytes
@@ -71,6 +73,7 @@ class Version:
     operation: str
     item: str
     issuer: str
+    provider: str
     entry: bytes
     holders: tuple[bytes, ...]
 

@@ -9,12 +9,14 @@ SELECT 'REFUSED', NULL, f.refused_at, false, '', f.code, 3 FROM refusal f WHERE 
  ORDER BY rank LIMIT 1;
 
 -- name: sealed
--- A record as received, and whether this caller may read its topic: its issuer, an auditor, a party to an agreement.
+-- A record as received, and whether this caller may read its topic: its issuer or provider, an auditor, a party to an
+-- agreement.
 SELECT r.value, r.item, r.issuer,
-       r.issuer = $2
+       $2 IN (r.issuer, COALESCE(r.authority, r.issuer))
        OR EXISTS (SELECT 1 FROM org o WHERE o.uscc = $2 AND o.auditor)
        OR EXISTS (SELECT 1 FROM rule a
-                   WHERE a.kind = 'agreement' AND a.grantee = $2 AND a.grantor = r.issuer AND a.item = r.item
+                   WHERE a.kind = 'agreement' AND a.grantee = $2 AND a.grantor = COALESCE(r.authority, r.issuer)
+                     AND a.item = r.item
                      AND a.state = 'ACTIVE') AS may
   FROM record r WHERE r.leaf_hash = $1;
 
@@ -35,9 +37,11 @@ SELECT newest.value, newest.leaf_hash, newest.operation, newest.valid_from, newe
  LIMIT $4;
 
 -- name: version
-SELECT r.leaf_hash AS record, r.licence, r.sequence, r.operation, r.item, r.issuer, r.entry, r.value
+SELECT r.leaf_hash AS record, r.licence, r.sequence, r.operation, r.item, r.issuer,
+       COALESCE(r.authority, r.issuer) AS provider, r.entry, r.value
   FROM record r WHERE r.leaf_hash = $1;
 
 -- name: later_versions
-SELECT r.leaf_hash AS record, r.licence, r.sequence, r.operation, r.item, r.issuer, r.entry, r.value
+SELECT r.leaf_hash AS record, r.licence, r.sequence, r.operation, r.item, r.issuer,
+       COALESCE(r.authority, r.issuer) AS provider, r.entry, r.value
   FROM record r WHERE r.licence = $1 AND r.sequence > $2 ORDER BY r.sequence;

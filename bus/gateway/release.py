@@ -176,7 +176,7 @@ class Releases:
     ) -> list[bytes]:
         """The leaf hashes of one entry a read, once every in-sync replica has them."""
         bodies = [
-            ("Decision", _entry(signed, access, a, d) | {"used_up": self._used_up(a, access, found)})
+            ("Decision", _entry(signed, access, a, d, found.provider(a)) | {"used_up": self._used_up(a, access, found)})
             for a, d in zip(asked, decisions, strict=True)
         ]
         values = audit.log_values(self._signer, self._origin, group, bodies, now)
@@ -258,7 +258,7 @@ def _voided(decision: Decision) -> Decision:
     return decision.refused(VOIDED)
 
 
-def _entry(signed: Signed, access: Access, asked: Asked, decision: Decision) -> dict[str, Any]:
+def _entry(signed: Signed, access: Access, asked: Asked, decision: Decision, provider: str) -> dict[str, Any]:
     claims = asked.claims
     return {
         "consumer": access.consumer,
@@ -273,7 +273,7 @@ def _entry(signed: Signed, access: Access, asked: Asked, decision: Decision) -> 
         "record": asked.leaf_hash,
         "item": claims.item,
         "region": claims.region,
-        "provider": claims.issuer,
+        "provider": provider,
         "licence": claims.licence,
         "subjects": asked.holders,
         "sections": [{"name": s.section, "code": s.code.value, "rule": s.rule} for s in decision.sections],

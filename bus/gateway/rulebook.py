@@ -22,7 +22,7 @@ import msgspec
 
 from bus.db import queries
 from bus.gateway import revisions
-from bus.gateway.revisions import Revisions
+from bus.gateway.revisions import Done, Revisions
 from bus.gateway.shapes import Reason
 from bus.httpsig import Signed
 from bus.messages import check_texts
@@ -49,6 +49,7 @@ SQL = queries(Path(__file__).with_name("rulebook.sql"))
 D = TypeVar("D", bound=Document)
 Connect = Callable[[str], AbstractAsyncContextManager[asyncpg.Connection]]
 Announce = Callable[[Sequence[Document]], Awaitable[None]]
+Follows = Callable[[asyncpg.Connection, Any], Awaitable[list[Done]]]
 
 KINDS: dict[str, type[Document]] = {
     kind.kind: kind for kind in (Agreement, Consent, Power, Mandate, CatalogueEntry, Correction, Dispute)
@@ -91,8 +92,11 @@ class Rulebook:
             await insert(connection, documents, signed.caller.uscc)
         await self._announce(documents)
 
-    async def act(self, signed: Signed, kind: type[D], body: ActBody, changed: D | None = None) -> D:
-        """The document after an act of the caller. `changed` is the new body where an act brings one (RESUBMIT).
+    async def act(
+        self, signed: Signed, kind: type[D], body: ActBody, changed: D | None = None, follows: Follows | None = None
+    ) -> D:
+        """The document after an act of the caller. `changed` is the new body where an act brings one (RESUBMIT);
+        `follows` says what the act does to other documents, in the same transaction.
 
         Raises `Refused`: NOT_FOUND to whoever is no party to it, and what `consent.lifecycle.act` refuses.
         """
@@ -104,14 +108,17 @@ class Rulebook:
                 after = lifecycle.act(before, body.act, roles, reason=body.reason, done=done)
                 if changed is not None:
                     after = replace(changed, id=after.id, revision=after.revision, state=after.state)
-                said = [(after, body.act, body.reason)]
+                said: list[Done] = [(after, body.act, body.reason)]
+                if follows is not None:  # stored first: what comes in their place may need it
+                    said = [*await follows(connection, after), *said]
                 if lifecycle.opens(kind, before.state, body.act):
                     await self._revisions.log(signed, said)
                 else:
                     await revisions.keep(connection, self._revisions.entries(signed, said))
-                await update(connection, after, body.act, signed.caller.uscc, body.reason)
+                for one, what, reason in said:
+                    await update(connection, one, what, signed.caller.uscc, reason)
             await self._revisions.flush_soon(connection)
-        await self._announce([after])
+        await self._announce([one for one, _, _ in said])
         return after
 
     async def show(self, signed: Signed, kind: type[D], identifier: UUID) -> D:
@@ -142,11 +149,13 @@ class Rulebook:
         async with self.connect(f"reading {kind.kind}") as connection:
             return read(kind, await connection.fetch(SQL["of_kind"], kind.kind, LIST_LIMIT))
 
-    async def about(self, signed: Signed, kind: type[D], subjects: Sequence[bytes]) -> list[D]:
-        """Those about these pseudonyms that the caller is a party to."""
+    async def about(
+        self, signed: Signed, kind: type[D], subjects: Sequence[bytes], *, everyone: bool = False
+    ) -> list[D]:
+        """Those about these pseudonyms that the caller is a party to; `everyone`'s for who asks for the subject."""
         async with self.connect(f"reading {kind.kind}") as connection:
             found = read(kind, await connection.fetch(SQL["of_subjects"], subjects, kind.kind, LIST_LIMIT))
-            return [one for one in found if await self.roles(connection, signed, one)]
+            return [one for one in found if everyone or await self.roles(connection, signed, one)]
 
     async def roles(self, connection: asyncpg.Connection, signed: Signed, document: Document) -> frozenset[Role]:
         """What the caller is to a document; nothing if it is none of its business."""

@@ -9,7 +9,7 @@ import asyncio
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, date, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -19,11 +19,13 @@ import msgspec
 import structlog
 from aiokafka import AIOKafkaProducer
 
-from bus import audit, db, envelope, httpsig, merkle, metrics, pseudonyms, trustfeed
+from bus import audit, cataloguefeed, db, envelope, httpsig, merkle, metrics, pseudonyms, trustfeed
+from bus.cataloguefeed import CatalogueFeed
 from bus.db import postgres_errors
-from bus.gateway import reading
+from bus.gateway import issuing, reading
 from bus.gateway.agreements import AgreementBody, Agreements, ResubmitBody
 from bus.gateway.auditing import Auditing, CountsAnswer, CountsBody, EntriesAnswer, EntriesBody, StoryAnswer, StoryBody
+from bus.gateway.catalogue import DefinitionAnswer, Entries, EntryBody, ProviderAnswer
 from bus.gateway.collections import CollectionAnswer, CollectionBody, Collections
 from bus.gateway.consents import Consents, ConsentsBody, SubjectBody, SubjectQuery
 from bus.gateway.corrections import CorrectionBody, Corrections
@@ -64,7 +66,16 @@ from consent.calendar import NONE, Years
 from consent.collections import Proofs
 from consent.decide import CHINA
 from consent.documents import Document
-from consent.model import Access, Agreement, Consent, Correction, Decision, Dispute, Mode
+from consent.model import (
+    Access,
+    Agreement,
+    CatalogueEntry,
+    Consent,
+    Correction,
+    Decision,
+    Dispute,
+    Mode,
+)
 from schemas.avro import wire_schema
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Malformed, Refused, Unavailable
@@ -124,6 +135,9 @@ class Gateway:
         self._dsn = dsn
         self.trust = Trust(authority)
         self._feed = TrustFeed(self.trust, bootstrap, "gateway")
+        self._standing = CatalogueFeed(self._feed, keyring.signer.uscc, bootstrap, "gateway")
+        self._telling = asyncio.Lock()
+        self._untold = asyncio.Event()
         self._looking = asyncio.Lock()
         self._sessions = SessionKeys(keyring, catalogue)
         self._pool: asyncpg.Pool | None = None
@@ -140,6 +154,7 @@ class Gateway:
         self.revisions = Revisions(keyring.signer, origin, self._append)
         self.rulebook = Rulebook(self._connection, self.revisions, self._announce, keyring.signer.uscc)
         deadlines = Deadlines(catalogue, years)
+        self.entries = Entries(self.rulebook, catalogue)
         self.agreements = Agreements(self.rulebook, catalogue, deadlines)
         self.corrections = Corrections(self.rulebook, catalogue, deadlines)
         self.disputes = Disputes(self.rulebook, deadlines)
@@ -149,9 +164,11 @@ class Gateway:
     async def __aenter__(self) -> Self:
         try:
             await self._feed.start()
+            await self._standing.start()
             self._pool = await db.pool(self._dsn)
             self._producer = await producer(self._bootstrap, "gateway", linger_ms=0)
             await self._renew_kem()
+            await self._tell()
         except BaseException:
             await self._close()
             raise
@@ -178,6 +195,7 @@ class Gateway:
             tasks.create_task(self._feed.follow())
             tasks.create_task(self._sessions.sweep(self._pool))
             tasks.create_task(self._keep_kem())
+            tasks.create_task(self._keep_telling())
             tasks.create_task(self.revisions.sweep(self._pool))
             tasks.create_task(self._count_down())
 
@@ -204,7 +222,14 @@ class Gateway:
 
     def routes(self) -> Mapping[str, Route]:
         """The JSON routes: what each path calls, the body it takes, the answer it gives."""
+        entry = {"defined": DefinitionAnswer | None, "providers": list[ProviderAnswer]}
         return {
+            "/v1/catalogue": Route(self.entries.draft, EntryBody, shown(CatalogueEntry)),
+            "/v1/catalogue:act": Route(self.entries.act, ActBody, shown(CatalogueEntry)),
+            "/v1/catalogue:list": Route(self.entries.list, ListBody, listed(shown(CatalogueEntry, **entry))),
+            "/v1/catalogue:show": Route(
+                self.entries.show, IdBody, shown(CatalogueEntry, **entry, acts=list[ActAnswer])
+            ),
             "/v1/agreements": Route(self.agreements.submit, AgreementBody, shown(Agreement)),
             "/v1/agreements:resubmit": Route(self.agreements.resubmit, ResubmitBody, shown(Agreement)),
             "/v1/agreements:act": Route(self.agreements.act, ActBody, shown(Agreement)),
@@ -339,6 +364,32 @@ class Gateway:
                 await asyncio.gather(*sent)
         except Unavailable as exc:
             log.warning("announcement_lost", code=exc.code, kind=documents[0].kind)
+        if any(map(cataloguefeed.travels, documents)):
+            try:
+                await bounded(self._tell(), CHECK_SECONDS, "telling publishers")
+            except Unavailable as exc:
+                log.warning("catalogue_delayed", code=exc.code)
+                self._untold.set()
+
+    async def _tell(self) -> None:
+        """Puts on `bus.catalogue` whatever it lacks."""
+        assert self._producer is not None
+        async with self._telling, self._connection("reading the catalogue") as connection:
+            await issuing.announce(connection, self._standing, self._producer, self._keyring.signer)
+
+    async def _keep_telling(self) -> None:
+        """Again and again: what the clock ended, and what another process entered; at once what a Kafka missed."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RENEW_SECONDS):
+                    await self._untold.wait()
+            self._untold.clear()
+            try:
+                await self._tell()
+            except Unavailable as exc:
+                log.warning("catalogue_delayed", code=exc.code)
+                self._untold.set()
+                await asyncio.sleep(CHECK_SECONDS)
 
     async def _keep_kem(self) -> None:
         while True:
@@ -378,6 +429,7 @@ class Gateway:
             await self._producer.stop()
         if self._pool is not None:
             self._pool.terminate()
+        await self._standing.stop()
         await self._feed.stop()
 
 

@@ -7,7 +7,7 @@ writes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from bus import envelope, session
@@ -15,6 +15,7 @@ from bus.envelope import Record
 from bus.pki import Certificate
 from bus.proof import ProofVerifier
 from bus.trust import Trust
+from consent.issuing import Issuing
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, DeptbusError, Refused
 
@@ -33,12 +34,16 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """A record that verifies. `checkpoint` is what its issuer signed for the whole batch."""
+    """A record that verifies. `checkpoint` is what its issuer signed for the whole batch.
+
+    `authority` is the department in whose power it was issued, if that is not its issuer: known once it is judged.
+    """
 
     arrived: Arrived
     record: Record
     checkpoint: bytes
     certificate: Certificate
+    authority: str | None = None
 
     @property
     def place(self) -> tuple[bytes, int]:
@@ -81,14 +86,14 @@ class KnownSession:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """What the database says of the records at hand."""
+    """What the database says of the records at hand. `before` has the authority of each licence's version before."""
 
     sessions: Mapping[tuple[bytes, str], KnownSession]
-    issuers: frozenset[tuple[str, str, str]]
+    issuing: Issuing
     admitted: frozenset[bytes]
     by_sequence: Mapping[tuple[bytes, int], Rival]
     by_leaf: Mapping[tuple[str, bytes, int], Rival]
-    issuers_before: Mapping[tuple[bytes, int], str]
+    before: Mapping[tuple[bytes, int], str]
 
 
 @dataclass(slots=True)
@@ -121,12 +126,13 @@ def check(
 def judge(checked: Sequence[Checked], index: Index, catalogue: Catalogue) -> Plan:
     """Admits, refuses or finds a conflict, record by record, in the order that Kafka gave.
 
-    Session, powers and the licence's issuer come first: what fails there is refused, never a conflict. Then each record
-    claims three unique places: its leaf hash (the same again: nothing), its session's leaf, its licence's sequence.
+    Session, schema and powers come first: what fails there is refused, never a conflict. Then each record claims three
+    unique places: its leaf hash (the same again: nothing), its session's leaf, its licence's sequence.
     """
     plan = Plan()
     seen = set(index.admitted)
-    by_sequence, by_leaf, before = dict(index.by_sequence), dict(index.by_leaf), dict(index.issuers_before)
+    by_sequence, by_leaf = dict(index.by_sequence), dict(index.by_leaf)
+    versions: dict[bytes, list[tuple[int, str]]] = {}  # of this same poll: the index does not know them yet
     for one in checked:
         claims = one.record.claims
         if one.record.leaf_hash in seen:
@@ -134,7 +140,7 @@ def judge(checked: Sequence[Checked], index: Index, catalogue: Catalogue) -> Pla
         try:
             _check_session(one, index)
             _check_schema(one, catalogue)
-            _check_powers(one, index, before.get(one.place) or before.get((claims.licence, claims.sequence - 1)))
+            authority = _authority(one, index, versions.get(claims.licence, ()))
         except Refused as exc:
             leaf_hash = one.record.leaf_hash
             plan.refused.append(Refusal(arrived=one.arrived, code=exc.code, detail=exc.detail, leaf_hash=leaf_hash))
@@ -147,9 +153,8 @@ def judge(checked: Sequence[Checked], index: Index, catalogue: Catalogue) -> Pla
             continue
         mine = Rival(leaf_hash=one.record.leaf_hash, value=one.arrived.value)
         by_sequence[one.place] = by_leaf[one.leaf] = mine
-        # The next version may stand in this same poll, before the index knows of this one.
-        before[claims.licence, claims.sequence + 1] = claims.issuer
-        plan.admitted.append(one)
+        versions.setdefault(claims.licence, []).append((claims.sequence, authority))
+        plan.admitted.append(one if authority == claims.issuer else replace(one, authority=authority))
     return plan
 
 
@@ -174,9 +179,9 @@ def _check_schema(one: Checked, catalogue: Catalogue) -> None:
         raise Refused(Code.SECTIONS_MISMATCH, f"the sections are not those of {claims.item}'s schema, in its order")
 
 
-def _check_powers(one: Checked, index: Index, issuer_before: str | None) -> None:
+def _authority(one: Checked, index: Index, versions: Sequence[tuple[int, str]]) -> str:
+    """In whose power it was issued, as things stood when the broker had it: that of the licence's version before."""
     claims = one.record.claims
-    if not any((claims.item, claims.issuer, claims.region[:length]) in index.issuers for length in (0, 2, 4, 6)):
-        raise Refused(Code.ISSUER_NOT_ENTITLED, f"{claims.issuer} does not issue {claims.item} in {claims.region}")
-    if issuer_before is not None and issuer_before != claims.issuer:
-        raise Refused(Code.ISSUER_NOT_ENTITLED, "another department issued this licence's earlier version")
+    lower = (authority for sequence, authority in versions if sequence < claims.sequence)
+    before = index.before.get(one.place) or next(lower, None)
+    return index.issuing.authority(claims.item, claims.issuer, claims.region, one.arrived.time, before)

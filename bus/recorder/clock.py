@@ -110,7 +110,7 @@ class Clock:
             for one in ended:
                 await rulebook.update(connection, one, Act.EXPIRE, self._signer.uscc, "")
             if ended:
-                said = [(one, Act.EXPIRE) for one in ended]
+                said = [(one, Act.EXPIRE, "") for one in ended]
                 await revisions.keep(connection, own_values(self._signer, self._bus, said))
         for one in ended:
             metrics.EXPIRED.labels(kind=one.kind).inc()

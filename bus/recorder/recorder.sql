@@ -28,8 +28,19 @@ SELECT s.session, s.issuer, s.item, s.schema, s.not_after, s.record
 INSERT INTO session (session, issuer, item, schema, created_at, not_after, recipient, record)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (session, issuer) DO NOTHING;
 
--- name: issuers
-SELECT item, uscc, region FROM issuer;
+-- name: standing
+-- What says who may issue: the entries of these items that were ever published, and since when; the powers to issue of
+-- these departments and of those who gave them.
+WITH held AS (SELECT * FROM rule WHERE kind = 'power' AND grantee = ANY($2::text[]) AND body->>'right' = 'ISSUE')
+SELECT r.kind, r.revision, r.state, r.since, a.at AS opened, r.body
+  FROM rule r JOIN rule_act a ON a.rule = r.id AND a.act = 'PUBLISH'
+ WHERE r.kind = 'item' AND r.item = ANY($1::text[])
+UNION ALL
+SELECT h.kind, h.revision, h.state, h.since, NULL, h.body FROM held h
+UNION ALL
+SELECT r.kind, r.revision, r.state, r.since, NULL, r.body FROM rule r
+ WHERE r.kind = 'power' AND r.grantee IN (SELECT grantor FROM held) AND r.grantee <> ALL($2::text[])
+   AND r.body->>'right' = 'ISSUE';
 
 -- name: admitted_hashes
 SELECT leaf_hash FROM record WHERE leaf_hash = ANY($1::bytea[])
@@ -45,11 +56,12 @@ SELECT r.issuer, r.session, r.leaf, r.leaf_hash, r.value
   FROM record r JOIN unnest($1::text[], $2::bytea[], $3::int[]) AS want(issuer, session, leaf)
     ON r.issuer = want.issuer AND r.session = want.session AND r.leaf = want.leaf;
 
--- name: issuers_before
--- The issuer of each licence's nearest lower admitted sequence.
+-- name: versions_before
+-- In whose power each licence's nearest lower admitted sequence was issued.
 SELECT want.licence, want.sequence,
-       (SELECT r.issuer FROM record r WHERE r.licence = want.licence AND r.sequence < want.sequence
-         ORDER BY r.sequence DESC LIMIT 1) AS issuer
+       (SELECT COALESCE(r.authority, r.issuer) FROM record r
+         WHERE r.licence = want.licence AND r.sequence < want.sequence
+         ORDER BY r.sequence DESC LIMIT 1) AS authority
   FROM unnest($1::bytea[], $2::bigint[]) AS want(licence, sequence);
 
 -- name: batches

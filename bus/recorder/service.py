@@ -9,11 +9,13 @@ one.
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,8 @@ from bus.supervision import Rules
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
 from consent import calendar
-from consent.model import status_after
+from consent.issuing import Issuing, Standing, standing
+from consent.model import CatalogueEntry, Power, status_after
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, DeptbusError, Malformed, Refused, Unavailable
 from schemas.operations import Operation
@@ -48,6 +51,7 @@ STANDBY_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 HEARTBEAT_SECONDS = 1.0
 KNOWN_SESSIONS = 10_000
+KEPT_DOCUMENTS = 8_192  # entries and powers to issue, about 1 KiB each
 
 SQL = queries(Path(__file__).with_name("recorder.sql"))
 log = structlog.get_logger()
@@ -324,7 +328,7 @@ class Recorder:
     async def _index(self, connection: asyncpg.Connection, checked: Sequence[Checked]) -> Index:
         claims = [c.record.claims for c in checked]
         licences, sequences = [c.licence for c in claims], [c.sequence for c in claims]
-        issuers = await connection.fetch(SQL["issuers"])
+        documents = await connection.fetch(SQL["standing"], [*{c.item for c in claims}], [*{c.issuer for c in claims}])
         admitted = await connection.fetch(SQL["admitted_hashes"], [c.record.leaf_hash for c in checked])
         by_sequence = await connection.fetch(SQL["rivals_by_sequence"], licences, sequences)
         by_leaf = await connection.fetch(
@@ -332,13 +336,13 @@ class Recorder:
         )
         later = [c for c in claims if c.sequence > 1]
         before = (
-            await connection.fetch(SQL["issuers_before"], [c.licence for c in later], [c.sequence for c in later])
+            await connection.fetch(SQL["versions_before"], [c.licence for c in later], [c.sequence for c in later])
             if later
             else []
         )
         return Index(
             sessions=self._sessions,
-            issuers=frozenset((r["item"], r["uscc"], r["region"]) for r in issuers),
+            issuing=Issuing(self._signer.uscc, filter(None, map(_standing, documents))),
             admitted=frozenset(r["leaf_hash"] for r in admitted),
             by_sequence={
                 (r["licence"], r["sequence"]): Rival(leaf_hash=r["leaf_hash"], value=r["value"]) for r in by_sequence
@@ -347,7 +351,7 @@ class Recorder:
                 (r["issuer"], r["session"], r["leaf"]): Rival(leaf_hash=r["leaf_hash"], value=r["value"])
                 for r in by_leaf
             },
-            issuers_before={(r["licence"], r["sequence"]): r["issuer"] for r in before if r["issuer"] is not None},
+            before={(r["licence"], r["sequence"]): r["authority"] for r in before if r["authority"] is not None},
         )
 
     async def _log_batches(
@@ -449,7 +453,7 @@ class Recorder:
 
 _RECORD_COLUMNS = [
     "leaf_hash", "licence", "sequence", "item", "issuer", "session", "leaf", "operation", "occurred_at", "valid_from",
-    "valid_until", "region", "admitted_at", "entry", "value",
+    "valid_until", "region", "admitted_at", "entry", "value", "authority",
 ]  # fmt: skip
 
 
@@ -457,8 +461,18 @@ def _record_row(one: Checked, entry: bytes, now: datetime) -> tuple[Any, ...]:
     c = one.record.claims
     return (
         one.record.leaf_hash, c.licence, c.sequence, c.item, c.issuer, c.session, c.leaf, c.operation, c.occurred_at,
-        c.valid_from, c.valid_until, c.region, now, entry, one.arrived.value,
+        c.valid_from, c.valid_until, c.region, now, entry, one.arrived.value, one.authority,
     )  # fmt: skip
+
+
+def _standing(row: Any) -> Standing | None:
+    return standing(_document(row["kind"], row["revision"], row["state"], row["body"]), row["since"], row["opened"])
+
+
+@lru_cache(maxsize=KEPT_DOCUMENTS)
+def _document(kind: str, revision: int, state: str, body: str) -> CatalogueEntry | Power:
+    """A revision never changes, so it is parsed once."""
+    return (CatalogueEntry if kind == CatalogueEntry.kind else Power).stored(json.loads(body), revision, state)
 
 
 def _refusal_row(refusal: Refusal) -> tuple[Any, ...]:

@@ -154,7 +154,8 @@ class Supervisor:
         metrics: dict[str, str] = {}
         if not self._bare:
             self._say("Setting up keys, tables and topics")
-            await bootstrap.prepare(home.bus, bootstrap_servers, dsn)
+            bus = await bootstrap.prepare(home.bus, bootstrap_servers, dsn)
+            await bootstrap.add_operator(bus, home.org_folder(bootstrap.OPERATOR), bootstrap_servers, dsn)
             gateway_port = self._port or ports[3]
             gateways = [f"http://127.0.0.1:{gateway_port}"]
             metrics = {
