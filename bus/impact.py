@@ -88,7 +88,7 @@ async def openings(
     async for page in trail.pages(connection, _filter("licence", licences, kind="Decision", decision="PERMIT"), at):
         taken_back = await voided(connection, page, at)
         for one in page:
-            if one.entry.leaf_hash not in taken_back:
+            if one.entry.leaf_hash not in taken_back and not one.entry.body["onward_to"]:  # which opens nothing
                 found.setdefault(one.entry.body["licence"], []).append(_opening(one))
     return found
 

@@ -168,6 +168,8 @@ def _said(kind: str, body: Document) -> str:
             return f"{said}:{body['reason']}" if body["reason"] else said
         case "Reading":
             return f"{body['what']},{body['returned']} 条"
+        case "Decision":
+            return f"转提供 {body['onward_to']}" if body.get("onward_to") else ""
         case "Finding":
             return f"{body['rule']}:{body['detail']}"
         case "Impact":

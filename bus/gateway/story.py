@@ -91,7 +91,8 @@ def _events(found: Found, admitted: str, later: dict[str, list[Version]]) -> Ite
     entry = found.entry
     if entry.kind == "Decision":
         codes = [section["code"] for section in entry.body["sections"]]
-        what = "opened" if Code.PERMIT in codes else "refused" if codes else "looked up"
+        permitted = "may pass on" if entry.body["onward_to"] else "opened"
+        what = permitted if Code.PERMIT in codes else "refused" if codes else "looked up"
         yield Event(what=what, found=found)
         return
     if entry.kind != "Admitted" or entry.leaf_hash.hex() == admitted:

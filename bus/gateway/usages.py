@@ -55,7 +55,10 @@ class PeriodBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class UsageAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A decision that opened sections of the subject's; `voided` ones opened nothing. Names as they are now."""
+    """A decision that opened sections of the subject's; `voided` ones opened nothing. Names as they are now.
+
+    With `onward_to`, the receiver was not given them but allowed to pass them on to that party (转提供).
+    """
 
     index: Count
     entry: Hash
@@ -72,6 +75,8 @@ class UsageAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     ground: str
     ground_zh: str
     citation: str
+    onward_to: CreditCode | None
+    onward_to_name: str
     voided: bool
 
 
@@ -159,6 +164,8 @@ class Usages:
             "ground": body["ground"],
             "ground_zh": GROUNDS.get(body["ground"], ""),
             "citation": body["citation"],
+            "onward_to": body["onward_to"] or None,
+            "onward_to_name": names.get(body["onward_to"], ""),
             "voided": entry in voided,
         }
 
@@ -175,5 +182,5 @@ async def _may_ask(connection: asyncpg.Connection, signed: Signed) -> bool:
 
 async def _names(connection: asyncpg.Connection, found: Iterable[Found]) -> dict[str, str]:
     """The departments' names, by credit code."""
-    codes = {one.entry.body[side] for one in found for side in ("consumer", "provider")}
+    codes = {one.entry.body[side] for one in found for side in ("consumer", "provider", "onward_to")}
     return {row["uscc"]: row["name"] for row in await connection.fetch(SQL["names"], sorted(codes))}

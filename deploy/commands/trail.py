@@ -301,8 +301,9 @@ def _said(event: Mapping[str, Any], names: Mapping[str, str]) -> str:
     version = f"version {event['sequence']} {event['operation']} {event['record']}" if "operation" in event else ""
     parts = [
         names.get(who, who),
+        f"to pass on to {names.get(onward, onward)}" if (onward := body.get("onward_to")) else "",
         f"operator {body['operator']}" if body.get("operator") else "",
-        f"opened {opened}" if opened else "",
+        f"{'permitted' if onward else 'opened'} {opened}" if opened else "",
         f"refused {refused}" if refused else "",
         " ".join(filter(None, (purpose, ground, body.get("citation", "")))),
         f"case {body['case']}" if body.get("case") else "",

@@ -82,9 +82,10 @@ async def _until_told() -> None:
 
 
 def _row(one: Mapping[str, Any]) -> list[Any]:
+    onward = one["onward_to_name"] or one["onward_to"]
     return [
         one["logged_at"][:19].replace("T", " "),
-        one["receiver_name"] or one["receiver"],
+        (one["receiver_name"] or one["receiver"]) + (f" → {onward}" if onward else ""),
         one["provider_name"] or one["provider"],
         one["item_zh"] or one["item"],
         one["purpose_zh"] or one["purpose"],

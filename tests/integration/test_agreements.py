@@ -305,7 +305,7 @@ async def test_data_goes_on_only_to_whom_the_provider_agreed(world: World) -> No
     """Each answer is an entry that names the next receiver, and no key comes with it; an ended agreement says no."""
     receiver, stranger = await world.join(), await world.join()
     parties = await world.parties(onward=[receiver.uscc], sections=["identity"], records_a_day=1)
-    (record,), _ = await world.firms(parties.provider)
+    (record,), (values,) = await world.firms(parties.provider)
     body = {
         "record": record.leaf_hash.hex(),
         "sections": ["identity", "business"],
@@ -332,5 +332,11 @@ async def test_data_goes_on_only_to_whom_the_provider_agreed(world: World) -> No
     found = await world.found(("kind", "Decision"), ("consumer", parties.consumer.uscc), count=3)
     assert [one.entry.body["onward_to"] for one in found] == ["", receiver.uscc, stranger.uscc]
     assert [one.entry.body["case"] for one in found[1:]] == ["2026-0117"] * 2
+    auditor = await world.join(auditor=True)
+    story = await world.post(auditor, "/v1/audit/stories:show", {"record": record.leaf_hash.hex()})
+    assert [one["what"] for one in story["events"]][-4:] == ["opened", "may pass on", "refused", "refused"]
+    subject = {"kind": "ORGANISATION", "id": values["uscc"]}
+    told = (await world.post(auditor, "/v1/subjects/usages:query", {"subject": subject}))["usages"]
+    assert [one["onward_to"] for one in told] == [None, receiver.uscc]
     await world.act(parties.consumer, "agreements", parties.agreement, "END")
     assert await codes(parties.consumer, sections=["identity"]) == (Code.AGREEMENT_ENDED,)

@@ -85,6 +85,8 @@ async def test_a_subject_learns_who_opened_its_data_and_why(world: World, home: 
         "ground": "STATUTORY_DUTY",
         "ground_zh": "法定职责",
         "citation": DUTY,
+        "onward_to": None,
+        "onward_to_name": "",
         "voided": False,
     }
     assert (second["receiver"], second["sections"]) == (other.uscc, ["identity"])
