@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from consent.documents import canonical
+from consent.documents import canonical, readers
 from consent.lifecycle import Act
 from consent.model import (
     Agreement,
@@ -201,10 +201,13 @@ def _with_subjects(change: Change, parts: Any, holders: Mapping[str, Sequence[by
 
 
 def _read(change: Change, body: Mapping[str, Any], revision: int, state: Any) -> Basis:
-    try:
-        return change.kind.stored(json.loads(canonical(body)), revision, state)
-    except Malformed as exc:
-        raise change.refused("a field's value is not of its kind: see what `show` prints of such a document") from exc
+    plain = json.loads(canonical({**body, "revision": revision, "state": state}))
+    for name, read in readers(change.kind).items():  # type: ignore[arg-type]  # a class is hashable, whatever its union
+        try:
+            read(plain[name])
+        except (TypeError, ValueError, AttributeError, Malformed) as exc:
+            raise change.refused(f"{name} cannot be {plain[name]!r:.80}: {exc}") from exc
+    return change.kind.stored({name: plain[name] for name in body}, revision, plain["state"])
 
 
 def _plain(value: Any) -> Any:

@@ -248,7 +248,7 @@ def test_a_whole_set_is_written_as_changes_of_nothing() -> None:
         ({"kind": "agreement", "id": str(AGREEMENT.id), "end": True, "state": "ACTIVE"}, "nothing else"),
         ({"kind": "power", "id": str(UUID(int=99)), "end": True}, "nothing that you may see"),
         ({"kind": "power", "id": str(AGREEMENT.id), "end": True}, "another kind, agreement"),
-        ({"kind": "agreement", "id": str(AGREEMENT.id), "max_age": "long"}, "not of its kind"),
+        ({"kind": "agreement", "id": str(AGREEMENT.id), "max_age": "long"}, "max_age cannot be 'long'"),
         ({"kind": "consent", "scopes": ["x"]}, "each with its item"),
     ],
 )
