@@ -4,7 +4,7 @@ BIN := .venv/bin
 # A `.venv` is right when it was made from this lock file.
 STAMP := .venv/.made-from-lock
 
-.PHONY: setup demo test lint bench bench-large memory faults fuzz clean
+.PHONY: setup demo test lint bench bench-large memory faults fuzz controls clean
 
 setup: $(STAMP)
 
@@ -42,6 +42,9 @@ faults: setup
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz
+
+controls: setup
+	$(BIN)/python -m tests.policy.controls
 
 clean:
 	rm -rf .venv .deptbus build *.egg-info

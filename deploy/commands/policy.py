@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Run a lawyer's cases through the rules: who asks for what, what must come out. Nothing is opened.
 
-        consent/cases.py says how they are written. Exit 1 if an answer is other than expected, 2 if a file cannot be meant.
+        consent/cases.py says how to write them. Exit 1 if an answer is another than expected, 2 for a malformed file.
         """
         found = list(files(paths))
         catalogue = Catalogue.load()
@@ -55,7 +55,7 @@ def register(app: typer.Typer) -> None:
 
 
 def files(paths: Sequence[Path]) -> Iterator[Path]:
-    """The files named, and those of folders by name. Raises `Misuse` for an empty one: it would be green for nothing."""
+    """The files named, and those of folders. Raises `Misuse` for an empty folder: it would be green for nothing."""
     for path in paths:
         inside = sorted(path.rglob("*.yaml")) if path.is_dir() else [path]
         if not inside:
