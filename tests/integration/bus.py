@@ -137,6 +137,11 @@ class World:
             auditor=auditor,
         )
 
+    async def operator(self) -> Identity:
+        """The bus's operator, with keys of the test's own."""
+        bus, folder = self.place.bus, self.place.folder / "orgs" / bootstrap.OPERATOR
+        return await bootstrap.add_operator(bus, folder, self.place.kafka, self.place.dsn)
+
     async def _knows(self, gateway: str, identity: Identity) -> bool:
         """Whether a gateway has read the department's certificate and KemKey: claims come after both."""
         request = key_request(identity, [Read(b"", ())])
