@@ -138,13 +138,13 @@ def _rule(name: str, code: Code | None, basis: str, en: str, zh: str, kept: Call
 
 def _status(record: RecordFacts, today: date) -> Status:
     """Expiry comes by the clock, without an event; what ended otherwise stays what it is."""
-    if record.status is not Status.VALID:
+    if record.status is not _STATUS_VALID:
         return record.status
     if record.valid_from is not None and today < record.valid_from:
         return Status.NOT_ACTIVE
     if record.valid_until is not None and today > record.valid_until:
         return Status.EXPIRED
-    return Status.VALID
+    return _STATUS_VALID
 
 
 def begun(first: date, today: date) -> bool:
@@ -159,8 +159,29 @@ def running(last: date | None, today: date) -> bool:
 
 def in_regions(regions: frozenset[str], region: str) -> bool:
     """Whether a division (GB/T 2260, six digits) lies in one of these prefixes; none means everywhere."""
-    return not regions or any(prefix and region.startswith(prefix) for prefix in regions)
+    for prefix in regions:
+        if prefix and region.startswith(prefix):
+            return True
+    return not regions
 
+
+# Members that the rules name, looked up once: on an Enum's class that costs more than all else that most rules do.
+_RECORD_WAITING, _RECORD_REFUSED, _RECORD_CONFLICT = RecordState.WAITING, RecordState.REFUSED, RecordState.CONFLICT
+_ENTRY_PUBLISHED, _ENTRY_RETIRED = EntryState.PUBLISHED, EntryState.RETIRED
+_SHARE_NONE, _RIGHT_OPEN, _POWER_ACTIVE = ShareClass.NONE, PowerKind.OPEN, PowerState.ACTIVE
+_AGREEMENT_ACTIVE, _AGREEMENT_SUSPENDED = AgreementState.ACTIVE, AgreementState.SUSPENDED
+_MODE_QUERY, _MODE_STREAM = Mode.QUERY, Mode.STREAM
+_GROUND_CONSENT, _GIVER_GUARDIAN = Ground.CONSENT, Giver.GUARDIAN
+_NOTICE_GIVEN, _NOTICE_MISSING = Notice.GIVEN, Notice.MISSING
+_CONSENT_REQUESTED, _CONSENT_DECLINED, _CONSENT_WITHDRAWN = (
+    ConsentState.REQUESTED,
+    ConsentState.DECLINED,
+    ConsentState.WITHDRAWN,
+)
+_CONSENT_PAUSED, _CONSENT_EXPIRED = ConsentState.PAUSED, ConsentState.EXPIRED
+_STATUS_VALID, _STATUS_ERASED = Status.VALID, Status.ERASED
+_RATE, _VOLUME = Code.RATE_EXCEEDED, Code.VOLUME_EXCEEDED
+_USED_UP, _FREQUENCY = Code.CONSENT_USED_UP, Code.CONSENT_FREQUENCY
 
 WHOLE = (
     _rule(
@@ -201,7 +222,7 @@ WHOLE = (
         f"{BUS}",
         "The record is not admitted yet: ask again in a moment.",
         "该记录尚未收录，请稍后再试。",
-        lambda q: q.record.state is not RecordState.WAITING,
+        lambda q: q.record.state is not _RECORD_WAITING,
     ),
     _rule(
         "record-not-refused",
@@ -209,7 +230,7 @@ WHOLE = (
         f"{BUS}",
         "The record was refused when it was published: its issuer publishes it anew.",
         "该记录发布时未通过校验，须由发证机关重新发布。",
-        lambda q: q.record.state is not RecordState.REFUSED,
+        lambda q: q.record.state is not _RECORD_REFUSED,
     ),
     _rule(
         "record-not-in-conflict",
@@ -217,7 +238,7 @@ WHOLE = (
         f"{BUS}",
         "Two records claim this one's place: neither opens until a person has ruled.",
         "存在两条相互冲突的记录，人工裁定之前均不开放。",
-        lambda q: q.record.state is not RecordState.CONFLICT,
+        lambda q: q.record.state is not _RECORD_CONFLICT,
     ),
     _rule(
         "item-known",
@@ -235,8 +256,8 @@ WHOLE = (
         "资源目录中的 {record.item} 尚未发布。",
         lambda q: (
             q.facts.entry is None
-            or q.facts.entry.state is EntryState.RETIRED
-            or (q.facts.entry.state is EntryState.PUBLISHED and begun(q.facts.entry.valid_from, q.day))
+            or q.facts.entry.state is _ENTRY_RETIRED
+            or (q.facts.entry.state is _ENTRY_PUBLISHED and begun(q.facts.entry.valid_from, q.day))
         ),
     ),
     _rule(
@@ -247,7 +268,7 @@ WHOLE = (
         "{record.item} 已从资源目录中停用。",
         lambda q: (
             q.facts.entry is None
-            or (q.facts.entry.state is not EntryState.RETIRED and running(q.facts.entry.valid_until, q.day))
+            or (q.facts.entry.state is not _ENTRY_RETIRED and running(q.facts.entry.valid_until, q.day))
         ),
     ),
     _rule(
@@ -276,7 +297,7 @@ MANDATE = (
         "The mandate is {mandate.state}, for {mandate.valid_from} to {mandate.valid_until}.",
         "委托状态为 {mandate.state}，期限 {mandate.valid_from} 至 {mandate.valid_until}。",
         lambda q: (
-            q.mandate.state is PowerState.ACTIVE
+            q.mandate.state is _POWER_ACTIVE
             and begun(q.mandate.valid_from, q.day)
             and running(q.mandate.valid_until, q.day)
         ),
@@ -309,7 +330,7 @@ SECTION = (
         f"{SHARING} 不予共享?",
         "{name} of {record.item} is not shared (不予共享): {section.conditions}",
         "{record.item} 的 {name} 属不予共享：{section.conditions}",
-        lambda q: q.section.share is not ShareClass.NONE,
+        lambda q: q.section.share is not _SHARE_NONE,
     ),
 )
 
@@ -328,7 +349,7 @@ _KNOWN_GROUNDS = frozenset(ground.value for ground in Ground)
 def _is_for(q: Question) -> bool:
     """The item and its provider, and the consumer or somebody who has given it a power."""
     agreement, power = q.agreement, q.power
-    if (agreement.provider, agreement.item) != (q.record.issuer, q.record.item):
+    if agreement.provider != q.record.issuer or agreement.item != q.record.item:
         return False
     if power is None:
         return agreement.consumer == q.access.consumer
@@ -353,7 +374,7 @@ AGREEMENT = (
         lambda q: (
             q.power is None
             or (
-                q.power.state is PowerState.ACTIVE
+                q.power.state is _POWER_ACTIVE
                 and begun(q.power.valid_from, q.day)
                 and running(q.power.valid_until, q.day)
             )
@@ -368,7 +389,7 @@ AGREEMENT = (
         lambda q: (
             q.power is None
             or (
-                q.power.right is PowerKind.OPEN
+                q.power.right is _RIGHT_OPEN
                 and q.record.item in q.power.items
                 and covers(q.power.purposes, q.access.purpose)
                 and in_regions(q.power.regions, q.record.region)
@@ -381,7 +402,10 @@ AGREEMENT = (
         f"{SHARING} 申请与答复?",
         "The agreement is {agreement.state} and begins on {agreement.valid_from}: it opens nothing yet.",
         "共享协议状态为 {agreement.state}，自 {agreement.valid_from} 起生效，目前尚不开放数据。",
-        lambda q: q.agreement.state not in _PENDING and begun(q.agreement.valid_from, q.day),
+        lambda q: (
+            (q.agreement.state is _AGREEMENT_ACTIVE or q.agreement.state not in _PENDING)
+            and begun(q.agreement.valid_from, q.day)
+        ),
     ),
     _rule(
         "agreement-not-suspended",
@@ -389,7 +413,7 @@ AGREEMENT = (
         f"{SHARING} 安全责任?",
         "The agreement is suspended: its provider resumes it.",
         "共享协议已暂停，由数据提供部门恢复。",
-        lambda q: q.agreement.state is not AgreementState.SUSPENDED,
+        lambda q: q.agreement.state is not _AGREEMENT_SUSPENDED,
     ),
     _rule(
         "agreement-not-ended",
@@ -398,7 +422,7 @@ AGREEMENT = (
         "The agreement is {agreement.state}; its last day was {agreement.valid_until}.",
         "共享协议状态为 {agreement.state}，截止日期 {agreement.valid_until}。",
         lambda q: (
-            (q.agreement.state is AgreementState.ACTIVE or q.agreement.state is AgreementState.SUSPENDED)
+            (q.agreement.state is _AGREEMENT_ACTIVE or q.agreement.state is _AGREEMENT_SUSPENDED)
             and running(q.agreement.valid_until, q.day)
         ),
     ),
@@ -440,7 +464,7 @@ AGREEMENT = (
         f"{SHARING} 共享方式?",
         "The agreement allows single queries, not a stream.",
         "共享协议只允许逐条查询，不允许批量订阅。",
-        lambda q: q.access.mode is Mode.QUERY or q.agreement.mode is Mode.STREAM,
+        lambda q: q.access.mode is _MODE_QUERY or q.agreement.mode is _MODE_STREAM,
     ),
     _rule(
         "onward-agreed",
@@ -456,9 +480,7 @@ AGREEMENT = (
         f"{PIPL} 第十三条第一款第三项、第三十四条",
         "The agreement allows no set grant on this ground: it names a cap, and a duty, not consent.",
         "共享协议不允许以此依据进行批量比对：须约定上限，并以法定职责为依据。",
-        lambda q: (
-            not q.access.set_size or (q.agreement.set_limit is not None and q.access.ground != Ground.CONSENT.value)
-        ),
+        lambda q: not q.access.set_size or (q.agreement.set_limit is not None and q.access.ground != _GROUND_CONSENT),
     ),
     _rule(
         "set-size",
@@ -482,7 +504,7 @@ AGREEMENT = (
         f"{SHARING} 使用条件?",
         "The agreement allows {agreement.requests_a_day} requests a day, and they are used up.",
         "共享协议每日 {agreement.requests_a_day} 次请求已用完。",
-        lambda q: q.facts.used_up.get(q.agreement.id) is not Code.RATE_EXCEEDED,
+        lambda q: not q.facts.used_up or q.facts.used_up.get(q.agreement.id) is not _RATE,
     ),
     _rule(
         "volume",
@@ -490,7 +512,7 @@ AGREEMENT = (
         f"{SHARING} 使用条件?",
         "The agreement allows {agreement.records_a_day} records a day, and they are used up.",
         "共享协议每日 {agreement.records_a_day} 条记录已用完。",
-        lambda q: q.facts.used_up.get(q.agreement.id) is not Code.VOLUME_EXCEEDED,
+        lambda q: not q.facts.used_up or q.facts.used_up.get(q.agreement.id) is not _VOLUME,
     ),
     _rule(
         "ground-known",
@@ -515,7 +537,7 @@ AGREEMENT = (
         "The agreement does not name {access.citation} among what a request may rest on: {agreement.duties}.",
         "共享协议未载明 {access.citation}，可引用的有：{agreement.duties}。",
         lambda q: (
-            q.access.ground == Ground.CONSENT or (bool(q.access.citation) and q.access.citation in q.agreement.duties)
+            q.access.ground == _GROUND_CONSENT or (bool(q.access.citation) and q.access.citation in q.agreement.duties)
         ),
     ),
     _rule(
@@ -524,7 +546,7 @@ AGREEMENT = (
         f"{PIPL} 第十七条、第十八条、第三十五条",
         "The agreement does not say how subjects are told, or why they are not.",
         "共享协议未载明如何告知个人，也未载明免于告知的理由。",
-        lambda q: q.agreement.notice is not Notice.MISSING,
+        lambda q: q.agreement.notice is not _NOTICE_MISSING,
     ),
 )
 
@@ -543,7 +565,7 @@ CONSENT = (
         f"{PIPL} 第十四条",
         "The consent is requested; the subject has not answered.",
         "同意请求已发出，个人尚未答复。",
-        lambda q: q.consent.state is not ConsentState.REQUESTED,
+        lambda q: q.consent.state is not _CONSENT_REQUESTED,
     ),
     _rule(
         "consent-not-declined",
@@ -551,7 +573,7 @@ CONSENT = (
         f"{PIPL} 第十四条",
         "The subject declined.",
         "个人已拒绝。",
-        lambda q: q.consent.state is not ConsentState.DECLINED,
+        lambda q: q.consent.state is not _CONSENT_DECLINED,
     ),
     _rule(
         "consent-not-withdrawn",
@@ -559,7 +581,7 @@ CONSENT = (
         f"{PIPL} 第十五条",
         "The subject withdrew the consent.",
         "个人已撤回同意。",
-        lambda q: q.consent.state is not ConsentState.WITHDRAWN,
+        lambda q: q.consent.state is not _CONSENT_WITHDRAWN,
     ),
     _rule(
         "consent-not-paused",
@@ -567,7 +589,7 @@ CONSENT = (
         f"{PIPL} 第十五条",
         "The consent is paused.",
         "同意已暂停。",
-        lambda q: q.consent.state is not ConsentState.PAUSED,
+        lambda q: q.consent.state is not _CONSENT_PAUSED,
     ),
     _rule(
         "consent-in-time",
@@ -576,7 +598,7 @@ CONSENT = (
         "The consent is for {consent.valid_from} to {consent.valid_until}.",
         "同意的期限为 {consent.valid_from} 至 {consent.valid_until}。",
         lambda q: (
-            q.consent.state is not ConsentState.EXPIRED
+            q.consent.state is not _CONSENT_EXPIRED
             and begun(q.consent.valid_from, q.day)
             and running(q.consent.valid_until, q.day)
         ),
@@ -612,7 +634,7 @@ CONSENT = (
         "The subject is under 14 until {consent.minor_until}: a guardian consents.",
         "个人在 {consent.minor_until} 之前未满十四周岁，须由监护人同意。",
         lambda q: (
-            q.consent.minor_until is None or q.day >= q.consent.minor_until or q.consent.given_by is Giver.GUARDIAN
+            q.consent.minor_until is None or q.day >= q.consent.minor_until or q.consent.given_by is _GIVER_GUARDIAN
         ),
     ),
     _rule(
@@ -632,7 +654,7 @@ CONSENT = (
         f"{PIPL} 第十四条、第二十三条",
         "The consent allows single queries, not a stream.",
         "该同意只允许逐条查询，不允许批量订阅。",
-        lambda q: q.access.mode is Mode.QUERY or q.consent.mode is Mode.STREAM,
+        lambda q: q.access.mode is _MODE_QUERY or q.consent.mode is _MODE_STREAM,
     ),
     _rule(
         "consent-notice",
@@ -640,7 +662,7 @@ CONSENT = (
         f"{PIPL} 第十四条、第十七条",
         "The subject was not told before consenting: the consent was not informed.",
         "取得同意之前未告知个人，同意无效。",
-        lambda q: q.consent.notice is Notice.GIVEN,
+        lambda q: q.consent.notice is _NOTICE_GIVEN,
     ),
     _rule(
         "consent-uses",
@@ -648,7 +670,7 @@ CONSENT = (
         f"{PIPL} 第二十三条",
         "The consent allows {consent.max_uses} uses, and they are used up.",
         "该同意允许使用 {consent.max_uses} 次，已用完。",
-        lambda q: q.facts.used_up.get(q.consent.id) is not Code.CONSENT_USED_UP,
+        lambda q: not q.facts.used_up or q.facts.used_up.get(q.consent.id) is not _USED_UP,
     ),
     _rule(
         "consent-frequency",
@@ -656,7 +678,7 @@ CONSENT = (
         f"{PIPL} 第二十三条",
         "The consent's uses for this period are used up.",
         "该同意本周期内的使用次数已用完。",
-        lambda q: q.facts.used_up.get(q.consent.id) is not Code.CONSENT_FREQUENCY,
+        lambda q: not q.facts.used_up or q.facts.used_up.get(q.consent.id) is not _FREQUENCY,
     ),
 )
 
@@ -691,7 +713,7 @@ STATE = (
         f"{PIPL} 第四十七条",
         "The record was erased: nobody can open it.",
         "该记录已删除，任何人无法开启。",
-        lambda q: q.status is not Status.ERASED,
+        lambda q: q.status is not _STATUS_ERASED,
     ),
     _rule(
         "newest-version",
