@@ -125,16 +125,24 @@ def space(rules: Iterable[RuleSet], items: Mapping[str, Item]) -> Space:
     )
 
 
-def diff(before: RuleSet, after: RuleSet, items: Mapping[str, Item], now: datetime, rules: Rules = RULES) -> Diff:
+def diff(
+    before: RuleSet,
+    after: RuleSet,
+    items: Mapping[str, Item],
+    now: datetime,
+    rules: Rules = RULES,
+    *,
+    most: int = MOST,
+) -> Diff:
     """Every question that one set answers otherwise than the other, now.
 
-    Raises `Malformed` (REQUEST_TOO_LARGE), saying how many questions there are, if they are more than `MOST`.
+    Raises `Malformed` (REQUEST_TOO_LARGE), saying how many questions there are, if they are more than `most`.
     """
     asked = space((before, after), items)
-    if asked.size > MOST:
+    if asked.size > most:
         raise Malformed(
             Code.REQUEST_TOO_LARGE,
-            f"{asked.size:,} questions of {len(asked.parties)} departments: at most {MOST:,}; leave some out",
+            f"{asked.size:,} questions of {len(asked.parties)} departments: at most {most:,}; leave some out",
         )
     old, new = _Side(before, asked, now, rules), _Side(after, asked, now, rules)
     permits: dict[Group, list[str]] = {}

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consent import diff as module
 from consent.changes import changed, parse, published
 from consent.decide import decide
 from consent.diff import Asked, diff, space
@@ -117,7 +116,7 @@ def permitted(rules: RuleSet, asked: Asked) -> bool:
     return False
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(RULES, RULES)
 def test_groups_hold_exactly_what_differs(before: RuleSet, after: RuleSet) -> None:
     """Against every single question, and no question in two groups."""
@@ -167,10 +166,9 @@ def test_what_lies_outside_of_the_questions_is_told_by_field() -> None:
     assert found.documents[0].fields == ("mode", "records_a_day")
 
 
-def test_too_many_questions_are_refused_with_their_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST", 10)
+def test_too_many_questions_are_refused_with_their_count() -> None:
     with pytest.raises(Malformed, match=r"[0-9,]+ questions of 2 departments") as refused:
-        diff(RuleSet([ENTRY, AGREEMENT]), RuleSet([ENTRY]), ITEMS, NOON)
+        diff(RuleSet([ENTRY, AGREEMENT]), RuleSet([ENTRY]), ITEMS, NOON, most=10)
     assert refused.value.code is Code.REQUEST_TOO_LARGE
 
 
