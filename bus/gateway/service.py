@@ -47,6 +47,17 @@ from bus.gateway.impacts import ImpactAnswer, ImpactBody, Impacts
 from bus.gateway.keyring import Keyring
 from bus.gateway.logfiles import LogFiles, ProofsAnswer, ProofsBody, TokenAnswer, TokenBody
 from bus.gateway.openapi import Route
+from bus.gateway.policy import (
+    DiffAnswer,
+    DiffBody,
+    ExplainAnswer,
+    ExplainBody,
+    Policies,
+    ReplayAnswer,
+    ReplayBody,
+    SimulateAnswer,
+    SimulateBody,
+)
 from bus.gateway.reading import RecordAnswer, RecordsAnswer
 from bus.gateway.release import Releases
 from bus.gateway.revisions import Revisions
@@ -150,6 +161,8 @@ class Gateway:
         self.scorecards = Scorecards(self._connection, self._log_reading)
         self.usages = Usages(self._connection, self._everywhere, self._log_reading, catalogue)
         self.collections = Collections(self._connection, catalogue, proofs or Proofs.shipped())
+        operator = keyring.signer.uscc
+        self.policies = Policies(self._connection, self._log_reading, catalogue, self._pseudonym, operator)
         self.releases: Releases
         self.revisions = Revisions(keyring.signer, origin, self._append)
         self.rulebook = Rulebook(self._connection, self.revisions, self._announce, keyring.signer.uscc)
@@ -249,6 +262,10 @@ class Gateway:
             "/v1/consents:search": Route(self.consents.search, SubjectQuery, listed(shown(Consent))),
             "/v1/collections:check": Route(self.collections.check, CollectionBody, CollectionAnswer),
             "/v1/disclosures:check": Route(self.disclosures.check, DisclosureBody, DisclosureAnswer),
+            "/v1/policy:explain": Route(self.policies.explain, ExplainBody, ExplainAnswer),
+            "/v1/policy:simulate": Route(self.policies.simulate, SimulateBody, SimulateAnswer),
+            "/v1/policy:diff": Route(self.policies.diff, DiffBody, DiffAnswer),
+            "/v1/policy:replay": Route(self.policies.replay, ReplayBody, ReplayAnswer),
             "/v1/licences:search": Route(self.search_licences, SearchBody, RecordsAnswer),
             "/v1/records:show": Route(self.show_record, RecordBody, RecordAnswer),
             "/v1/records:impact": Route(self.impacts.show, ImpactBody, ImpactAnswer),
