@@ -27,7 +27,7 @@ from bus.gateway.agreements import AgreementBody, Agreements, ResubmitBody
 from bus.gateway.auditing import Auditing, CountsAnswer, CountsBody, EntriesAnswer, EntriesBody, StoryAnswer, StoryBody
 from bus.gateway.catalogue import DefinitionAnswer, Entries, EntryBody, ProviderAnswer
 from bus.gateway.collections import CollectionAnswer, CollectionBody, Collections
-from bus.gateway.consents import Consents, ConsentsBody, SubjectBody, SubjectQuery
+from bus.gateway.consents import Consents, ConsentsBody, ReceiptBody, SubjectBody, SubjectQuery, UsesAnswer
 from bus.gateway.corrections import CorrectionBody, Corrections
 from bus.gateway.deadlines import Deadlines, due
 from bus.gateway.disclosures import DisclosureAnswer, DisclosureBody, Disclosures
@@ -58,6 +58,7 @@ from bus.gateway.policy import (
     SimulateAnswer,
     SimulateBody,
 )
+from bus.gateway.powers import MandateBody, Mandates, PowerBody, Powers
 from bus.gateway.reading import RecordAnswer, RecordsAnswer
 from bus.gateway.release import Releases
 from bus.gateway.revisions import Revisions
@@ -85,8 +86,11 @@ from consent.model import (
     Correction,
     Decision,
     Dispute,
+    Mandate,
     Mode,
+    Power,
 )
+from consent.receipt import Receipt
 from schemas.avro import wire_schema
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Malformed, Refused, Unavailable
@@ -172,7 +176,9 @@ class Gateway:
         self.corrections = Corrections(self.rulebook, catalogue, deadlines)
         self.disputes = Disputes(self.rulebook, deadlines)
         self.disclosures = Disclosures(self._connection, self._judge)
-        self.consents = Consents(self.rulebook, catalogue, self._pseudonym)
+        self.consents = Consents(self.rulebook, catalogue, self._pseudonym, self._log_reading)
+        self.powers = Powers(self.rulebook, catalogue)
+        self.mandates = Mandates(self.rulebook, catalogue, self._pseudonym)
 
     async def __aenter__(self) -> Self:
         try:
@@ -258,8 +264,22 @@ class Gateway:
             "/v1/disputes:show": Route(self.disputes.show, IdBody, due(Dispute, acts=list[ActAnswer])),
             "/v1/consents": Route(self.consents.create, ConsentsBody, listed(shown(Consent))),
             "/v1/consents:act": Route(self.consents.act, ActBody, shown(Consent)),
-            "/v1/consents:show": Route(self.consents.show, IdBody, shown(Consent, acts=list[ActAnswer])),
-            "/v1/consents:search": Route(self.consents.search, SubjectQuery, listed(shown(Consent))),
+            "/v1/consents:show": Route(
+                self.consents.show, IdBody, shown(Consent, acts=list[ActAnswer], uses=UsesAnswer | None)
+            ),
+            "/v1/consents:search": Route(
+                self.consents.search, SubjectQuery, listed(shown(Consent, uses=UsesAnswer | None))
+            ),
+            "/v1/consents:receipt": Route(self.consents.receipt, ReceiptBody, Receipt),
+            "/v1/powers": Route(self.powers.add, PowerBody, shown(Power)),
+            "/v1/powers:act": Route(self.powers.act, ActBody, shown(Power)),
+            "/v1/powers:list": Route(self.powers.list, ListBody, listed(shown(Power))),
+            "/v1/powers:show": Route(self.powers.show, IdBody, shown(Power, acts=list[ActAnswer])),
+            "/v1/mandates": Route(self.mandates.add, MandateBody, shown(Mandate)),
+            "/v1/mandates:act": Route(self.mandates.act, ActBody, shown(Mandate)),
+            "/v1/mandates:list": Route(self.mandates.list, ListBody, listed(shown(Mandate))),
+            "/v1/mandates:search": Route(self.mandates.search, SubjectQuery, listed(shown(Mandate))),
+            "/v1/mandates:show": Route(self.mandates.show, IdBody, shown(Mandate, acts=list[ActAnswer])),
             "/v1/collections:check": Route(self.collections.check, CollectionBody, CollectionAnswer),
             "/v1/disclosures:check": Route(self.disclosures.check, DisclosureBody, DisclosureAnswer),
             "/v1/policy:explain": Route(self.policies.explain, ExplainBody, ExplainAnswer),

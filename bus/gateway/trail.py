@@ -7,11 +7,12 @@ while entries arrive.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
@@ -197,6 +198,25 @@ async def counts_by(
     terms = [term((dimension, value)) for value in values]
     rows = await connection.fetch(SQL["counts_by"], *_matching(wanted, at), terms, values)
     return [(row["day"], row["value"], row["count"]) for row in rows]
+
+
+async def uses(
+    connection: asyncpg.Connection, rules: Mapping[Word, UUID], at: Published
+) -> dict[UUID, tuple[int, date]]:
+    """Of each rule, known by the words of its revisions: in how many entries something was opened under it, and the
+    last civil day (UTC+8). Rules that opened nothing are left out. The index is believed, as by `counts`.
+    """
+    oldest, before = divmod(at.minimum, WIDTH)
+    rows = await connection.fetch(
+        SQL["uses"],
+        [term(word) for word in rules],
+        list(rules.values()),
+        term(("decision", "PERMIT")),
+        oldest,
+        _bits(before, WIDTH),
+        *edge(at),
+    )
+    return {row["rule"]: (row["count"], row["last"]) for row in rows}
 
 
 async def listed(connection: asyncpg.Connection, dimension: str) -> list[Word]:

@@ -73,3 +73,19 @@ SELECT s.one, s.two, l.term AS three, sum(bit_count(s.bits & l.bits))::bigint AS
   FROM log_term l JOIN second s USING (day, bundle)
  WHERE l.term = ANY($12::bigint[]) AND l.day BETWEEN $4 AND $5 AND l.bundle BETWEEN $6 AND $8
  GROUP BY s.one, s.two, l.term HAVING sum(bit_count(s.bits & l.bits)) > 0;
+
+-- name: uses
+-- Of the entries that name these rules (a rule by several terms, one a revision) those that have $3, too: how many, and
+-- the last civil day. The rules' own rows lead: they are few, and what they are held against is in every bundle.
+SELECT rule, sum(bit_count(bits))::bigint AS count, max(day) AS last
+  FROM (SELECT one.rule, l.day,
+               CASE WHEN l.bundle = $4 AND l.bundle = $6 THEN l.bits & p.bits & $5::bit(256) & $7::bit(256)
+                    WHEN l.bundle = $4 THEN l.bits & p.bits & $5::bit(256)
+                    WHEN l.bundle = $6 THEN l.bits & p.bits & $7::bit(256)
+                    ELSE l.bits & p.bits END AS bits
+          FROM unnest($1::bigint[], $2::uuid[]) AS one(term, rule)
+         CROSS JOIN LATERAL (SELECT day, bundle, bits FROM log_term
+                              WHERE term = one.term AND bundle BETWEEN $4 AND $6 OFFSET 0) AS l
+          JOIN log_term p ON p.term = $3 AND p.day = l.day AND p.bundle = l.bundle) AS said
+ WHERE bit_count(bits) > 0
+ GROUP BY rule;

@@ -26,6 +26,10 @@ Ground = Annotated[str, typer.Option("--ground", help="STATUTORY_DUTY (法定职
 Operator = Annotated[str, typer.Option("--operator", help="The clerk's id in your own system; it stays in the log.")]
 Citation = Annotated[str, typer.Option("--citation", help="The article that a statutory duty rests on.")]
 Case = Annotated[str, typer.Option("--case", help="The case at hand, by your own reference.")]
+Agent = Annotated[
+    str | None,
+    typer.Option("--agent", help="Who acts for the subject (代办员): the id that the mandate names."),
+]
 SUBJECT_HELP = (
     "Whom it is about, ORGANISATION:<credit code> or PERSON:<citizen number>; '-' reads that line from stdin, "
     "so that it stands in no process list and no shell history."

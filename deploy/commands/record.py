@@ -18,6 +18,7 @@ from bus.opening import OpenedRecord, schema_of
 from bus.pki import Role
 from deploy.commands import impact
 from deploy.commands.options import (
+    Agent,
     As,
     Case,
     Citation,
@@ -77,6 +78,7 @@ def register(app: typer.Typer) -> None:
         operator: Operator,
         citation: Citation = "",
         case: Case = "",
+        agent: Agent = None,
         home: HomeOption = None,
         json: Json = False,
     ) -> None:
@@ -87,7 +89,13 @@ def register(app: typer.Typer) -> None:
         """
         where = Home.find(home)
         wanted = Wanted(
-            sections=tuple(section), purpose=purpose, ground=ground, operator=operator, citation=citation, case=case
+            sections=tuple(section),
+            purpose=purpose,
+            ground=ground,
+            operator=operator,
+            citation=citation,
+            case=case,
+            agent=agent,
         )
         async with acting(where, department) as client, trusting(where, department) as trust:
             value = _given(record_) or await lookup.fetch(client, record_)
@@ -138,6 +146,7 @@ def register(app: typer.Typer) -> None:
         operator: Operator,
         citation: Citation = "",
         case: Case = "",
+        agent: Agent = None,
         as_of: Annotated[str | None, typer.Option(help="As it stood at the end of that day, YYYY-MM-DD.")] = None,
         home: HomeOption = None,
         json: Json = False,
@@ -145,7 +154,13 @@ def register(app: typer.Typer) -> None:
         """Find a subject's licences in force and open what the law lets you. Exit 1 if none of it may be opened."""
         where = Home.find(home)
         wanted = Wanted(
-            sections=tuple(section), purpose=purpose, ground=ground, operator=operator, citation=citation, case=case
+            sections=tuple(section),
+            purpose=purpose,
+            ground=ground,
+            operator=operator,
+            citation=citation,
+            case=case,
+            agent=agent,
         )
         day = None if as_of is None else _day(as_of)
         async with acting(where, department) as client, trusting(where, department) as trust:

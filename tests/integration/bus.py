@@ -112,16 +112,26 @@ class World:
     # Departments, agreements, consents
 
     async def join(
-        self, *, issues: Sequence[tuple[str, str]] = (), receives: Sequence[str] = (), auditor: bool = False
+        self,
+        *,
+        issues: Sequence[tuple[str, str]] = (),
+        receives: Sequence[str] = (),
+        auditor: bool = False,
+        portal: bool = False,
     ) -> Identity:
         """A new department that every gateway knows."""
-        identity = await self.add(issues=issues, receives=receives, auditor=auditor)
+        identity = await self.add(issues=issues, receives=receives, auditor=auditor, portal=portal)
         for gateway in self.place.gateways:
             await self.until(lambda gateway=gateway: self._knows(gateway, identity))  # type: ignore[misc]
         return identity
 
     async def add(
-        self, *, issues: Sequence[tuple[str, str]] = (), receives: Sequence[str] = (), auditor: bool = False
+        self,
+        *,
+        issues: Sequence[tuple[str, str]] = (),
+        receives: Sequence[str] = (),
+        auditor: bool = False,
+        portal: bool = False,
     ) -> Identity:
         """A new department that no gateway was asked about yet."""
         name = f"dept-{secrets.token_hex(6)}"
@@ -135,6 +145,7 @@ class World:
             issues=issues,
             receives=receives,
             auditor=auditor,
+            portal=portal,
         )
 
     async def operator(self) -> Identity:
@@ -445,9 +456,10 @@ def fresh_firm() -> dict[str, Any]:
     return firm(fresh_number())
 
 
-def citizen_number() -> str:
+def citizen_number(born: date | None = None) -> str:
     """A synthetic citizen number under an area that was never assigned, its check right."""
-    body = f"999999199001{secrets.randbelow(28) + 1:02d}{secrets.randbelow(1000):03d}"
+    day = born or date(1990, 1, secrets.randbelow(28) + 1)
+    body = f"999999{day:%Y%m%d}{secrets.randbelow(1000):03d}"
     total = sum(int(digit) * weight for digit, weight in zip(body, _CITIZEN_WEIGHTS, strict=True))
     return body + "10X98765432"[total % 11]
 

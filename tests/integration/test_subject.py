@@ -20,29 +20,12 @@ from bus import audit
 from bus.client import GatewayClient
 from bus.identity import Identity
 from bus.tlog import proof
-from deploy import bootstrap
 from deploy.home import Home, Stack
 from schemas.errors import Code
 from tests.integration.bus import DUTY, LICENCE, PURPOSE, REGION, World, citizen_number, draft
 
 USAGES = "/v1/subjects/usages:query"
 PROPERTY = "real-estate-certificate"
-
-
-async def portal(world: World) -> Identity:
-    """A department that asks for others."""
-    joined = await world.join()
-    return await bootstrap.add_org(
-        world.place.bus,
-        world.place.folder / "orgs" / joined.name,
-        world.place.kafka,
-        world.place.dsn,
-        name=joined.name,
-        uscc=joined.uscc,
-        issues=(),
-        receives=(),
-        portal=True,
-    )
 
 
 async def void(world: World, entry: str) -> None:
@@ -60,7 +43,7 @@ async def test_a_subject_learns_who_opened_its_data_and_why(world: World, home: 
     parties = await world.parties()
     other = await world.join(receives=[LICENCE])
     await world.agree(parties.provider, other, sections=["identity"])
-    asking, auditor = await portal(world), await world.join(auditor=True)
+    asking, auditor = await world.join(portal=True), await world.join(auditor=True)
     (sealed, unused), (values, _) = await world.firms(parties.provider, 2)
     subject = {"kind": "ORGANISATION", "id": values["uscc"]}
     await world.keys(parties.consumer, [sealed, unused])
@@ -166,7 +149,7 @@ def check_found(answer: httpx.Response) -> tuple[int, list[dict[str, Any]]]:
 
 async def test_a_portals_own_systems_ask_in_the_data_trackers_shape(world: World) -> None:
     """Parameters, defaults, answers and statuses as the document has them; no URL reaches the bus."""
-    parties, asking = await world.parties(), await portal(world)
+    parties, asking = await world.parties(), await world.join(portal=True)
     (sealed,), (values,) = await world.firms(parties.provider)
     for _ in range(3):
         await world.keys(parties.consumer, [sealed])
@@ -218,7 +201,7 @@ async def test_a_portals_own_systems_ask_in_the_data_trackers_shape(world: World
 async def test_every_owner_of_a_property_learns_who_opened_it(world: World) -> None:
     """A person is asked for by citizen number, as a holder and as a co-holder; who owns nothing has no usage."""
     provider, consumer = await world.join(issues=[(PROPERTY, "")]), await world.join(receives=[PROPERTY])
-    asking, owners = await portal(world), [citizen_number() for _ in range(2)]
+    asking, owners = await world.join(portal=True), [citizen_number() for _ in range(2)]
     agreed = {"item": PROPERTY, "sections": ["certificate"], "purposes": ["utility-service"]}
     await world.agree(provider, consumer, **agreed)
     values = {
