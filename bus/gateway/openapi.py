@@ -75,7 +75,10 @@ def document(routes: Mapping[str, Route], statuses: Iterable[int]) -> dict[str, 
         "info": {
             "title": "deptbus gateway",
             "version": "1",
-            "description": "Every path below /v1 takes a request that is signed by RFC 9421; bus/FORMATS.md says how.",
+            "description": (
+                "Every path below /v1 takes a request that is signed by RFC 9421; bus/FORMATS.md says how. "
+                "Integers are written without a fraction."
+            ),
         },
         "paths": paths | _others(refusals, probe, registered, admitted),
         "components": {

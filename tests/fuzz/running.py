@@ -19,16 +19,20 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What came of it: `report` is schemathesis's own JSON, `output` what it said to people."""
+    """What came of it: `report` is schemathesis's own JSON, `output` what it said to people.
+
+    `answered` are the statuses that well-formed requests of each operation got, and how often.
+    """
 
     exit_code: int
     report: dict[str, Any]
     output: str
+    answered: dict[str, dict[str, int]]
 
 
 async def fuzz(gateway: str, known: Known, folder: Path, *, seed: int, options: list[str]) -> Run:
     """Runs to its end. `options` bound it (`--max-examples`, `--max-time`)."""
-    file, report = folder / "known.json", folder / "report.json"
+    file, report, answered = folder / "known.json", folder / "report.json", folder / "answered.json"
     known.save(file)
     environment = os.environ | {"DEPTBUS_FUZZ": str(file), "SCHEMATHESIS_HOOKS": "tests.fuzz.hooks"}
     arguments = [
@@ -48,4 +52,5 @@ async def fuzz(gateway: str, known: Known, folder: Path, *, seed: int, options: 
         exit_code=process.returncode,
         report=json.loads(report.read_text("utf-8")) if report.exists() else {},
         output=output.decode(errors="replace"),
+        answered=json.loads(answered.read_text("utf-8")) if answered.exists() else {},
     )
