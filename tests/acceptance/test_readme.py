@@ -8,13 +8,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from fastapi.routing import APIRoute
 
 from bus.gateway.app import create_app
+from bus.gateway.keyring import Keyring
 from bus.gateway.service import Gateway
+from bus.pki import Role
 from schemas.catalogue import Catalogue
 from tests.vectors import world
 
@@ -90,11 +91,11 @@ def _code(text: str) -> str:
     return re.sub(r"(^|\s)#.*$|\"\"\".*?\"\"\"", "", text, flags=re.MULTILINE)
 
 
-def test_the_page_for_http_lists_every_route() -> None:
+def test_the_page_for_http_lists_every_route(tmp_path: Path) -> None:
     """And no other: an agency writes its client from it."""
     app = create_app(
         Gateway(
-            keyring=cast(Any, None),
+            keyring=Keyring(tmp_path, world.signer(Role.GATEWAY, world.OPERATOR)),
             origin="",
             authority=world.CA.der,
             catalogue=Catalogue.load(),
