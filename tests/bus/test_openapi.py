@@ -8,8 +8,9 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 import pytest
+from fastapi.routing import APIRoute
 
-from bus.gateway.app import STATUSES
+from bus.gateway.app import STATUSES, create_app
 from bus.gateway.keyring import Keyring
 from bus.gateway.openapi import PATH, document
 from bus.gateway.service import Gateway
@@ -65,6 +66,17 @@ def test_no_object_is_open(described: Any) -> None:
         and not ("anyOf" in schema and all("$ref" in one for one in schema["anyOf"]))  # an entry's body, by its kind
     ]
     assert open_ == []
+
+
+def test_every_route_is_described(gateway: Gateway, described: Any) -> None:
+    """Also those that are no JSON routes; and nothing is described that is not there."""
+    there = {
+        (route.path.replace(":path}", "}"), method.lower())
+        for route in create_app(gateway).routes
+        if isinstance(route, APIRoute)
+        for method in route.methods or ()
+    }
+    assert there == {(path, method) for path, item in described["paths"].items() for method in item}
 
 
 def test_every_json_route_describes_its_answer(gateway: Gateway, described: Any) -> None:
