@@ -71,7 +71,7 @@ class Department:
 
 
 def load(path: Path, catalogue: Catalogue) -> Department:
-    """Raises `Misuse` (CONFIG_INVALID) naming file and key.
+    """Raises `Misuse` (CONFIG_INVALID, FIELD_SECRET) naming file and key.
 
     Unknown keys are refused: a typing error must not be silent.
     """
@@ -83,17 +83,24 @@ def load(path: Path, catalogue: Catalogue) -> Department:
         return _read(path.stem, document, catalogue)
     except (KeyError, TypeError, ValueError) as exc:
         raise Misuse(Code.CONFIG_INVALID, f"{path}: {_say(exc)}") from exc
+    except Misuse as exc:
+        raise Misuse(exc.code, f"{path}: {exc.detail}") from exc
     except DeptbusError as exc:
         raise Misuse(Code.CONFIG_INVALID, f"{path}: {exc.detail}") from exc
 
 
 def _read(name: str, document: dict[str, Any], catalogue: Catalogue) -> Department:
     item = catalogue.item(document.pop("item"))
-    source = Source(**{"encoding": "utf-8", "delimiter": ",", "path": ""} | document.pop("source"))
+    given = {"encoding": "utf-8", "delimiter": ",", "path": ""} | document.pop("source")
+    secrets = frozenset(given.pop("secret", ()))  # columns held as state or work secrets (国家秘密, 工作秘密)
+    source = Source(**given)
     one_character = len(source.delimiter) == 1 and source.delimiter not in '"\r\n\0'
     if source.format not in FORMATS or source.encoding not in ENCODINGS or not one_character:
         raise ValueError(f"source: format is one of {FORMATS}, encoding one of {ENCODINGS}, delimiter one character")
     fields = tuple(_field(key, value, item.schema.fields) for key, value in document.pop("fields").items())
+    for field in fields:
+        if secret := secrets.intersection(field.columns):
+            raise Misuse(Code.FIELD_SECRET, f"fields.{field.name} reads {', '.join(sorted(secret))}, which is a secret")
     issuers = {str(key).removeprefix("default"): str(value) for key, value in document.pop("issuers").items()}
     if not issuers or not all(not key or (key.isdigit() and len(key) in (2, 4, 6)) for key in issuers):
         raise ValueError("issuers: `default` or division prefixes of 2, 4 or 6 digits")

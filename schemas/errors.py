@@ -119,6 +119,7 @@ class Code(StrEnum):
     PROOF_CANCELLED = "PROOF_CANCELLED"
     PROOF_UNLISTED = "PROOF_UNLISTED"
     # Publishing
+    FIELD_SECRET = "FIELD_SECRET"  # noqa: S105 - a code, no password
     VALUE_INVALID = "VALUE_INVALID"
     # Requests
     REQUEST_UNSIGNED = "REQUEST_UNSIGNED"

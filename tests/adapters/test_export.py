@@ -164,3 +164,16 @@ def test_a_typing_error_in_the_declaration_is_refused(tmp_path: Path, old: str, 
     with pytest.raises(Misuse) as refused:
         config.load(path, Catalogue.load())
     assert refused.value.code is Code.CONFIG_INVALID
+
+
+def test_a_column_that_is_a_secret_is_not_mapped(tmp_path: Path) -> None:
+    path, text = tmp_path / "d.toml", TOML.read_text("utf-8")
+    for columns, refused in (('["备注"]', False), ('["备注", "企业名称"]', True)):
+        path.write_text(text.replace('format = "csv"', f'format = "csv"\nsecret = {columns}', 1), "utf-8")
+        if not refused:
+            config.load(path, Catalogue.load())
+            continue
+        with pytest.raises(Misuse) as raised:
+            config.load(path, Catalogue.load())
+        assert raised.value.code is Code.FIELD_SECRET
+        assert "企业名称" in raised.value.detail

@@ -16,6 +16,7 @@ import pytest
 
 from schemas.catalogue import Catalogue, Item, ShareClass
 from schemas.errors import Code, Malformed, Refused
+from schemas.item import ItemSchema
 
 CATALOGUE = Catalogue.load()
 ITEMS = Path(__file__).parent.parent.parent / "schemas" / "items"
@@ -385,6 +386,27 @@ def test_item_with_a_wrong_layout_is_refused(tmp_path: Path, change: Callable[[s
         Catalogue.read(items)
     assert raised.value.code is Code.CONFIG_INVALID
     assert "tax-registration" in raised.value.detail
+
+
+@pytest.mark.parametrize(
+    ("marked", "code"),
+    [
+        ("STATE", Code.FIELD_SECRET),
+        ("WORK", Code.FIELD_SECRET),
+        ("state", Code.CONFIG_INVALID),
+        ("", Code.CONFIG_INVALID),
+    ],
+)
+def test_a_secret_field_is_refused_wherever_it_stands(marked: str, code: Code) -> None:
+    """Of the document itself, or of a record inside of an array."""
+    inner = {"name": "note", "type": "string", "secrecy": marked}
+    nested = {"type": "array", "items": {"type": "record", "name": "Entry", "fields": [inner]}}
+    for field in (inner | {"section": "a"}, {"name": "entries", "section": "a", "type": nested}):
+        document = {"type": "record", "name": "X", "namespace": "x", "fields": [field]}
+        with pytest.raises(Malformed) as raised:
+            ItemSchema.parse(json.dumps(document).encode())
+        assert raised.value.code is code
+        assert "note" in raised.value.detail
 
 
 def test_values_of_the_catalogue_are_frozen() -> None:
