@@ -200,7 +200,7 @@ def act(document: D, what: Act, roles: frozenset[Role], *, reason: str = "", don
             Code.STATE_INVALID, "an application is returned once (一次性告知): accept it, then approve or refuse"
         )
     if step.reason and not reason:
-        raise Refused(Code.REASON_MISSING, f"{what} of a {document.kind} needs a reason")
+        raise Refused(Code.REASON_MISSING, f"{what} needs a reason: what the other side should know")
     return replace(document, state=step.state, revision=document.revision + 1)
 
 

@@ -41,7 +41,8 @@ async def list_all(where: Home, department: str, kind: str, columns: Sequence[st
     """Shows the department's documents of a kind, each with its deadline."""
     async with acting(where, department) as client:
         found = await client.post_json(f"/v1/{kind}s:list", {})
-    rows = [[*(one[name] for name in columns), deadline(one["deadline"])] for one in found]
+    names = where.names()
+    rows = [[*(names.get(str(one[name]), one[name]) for name in columns), deadline(one["deadline"])] for one in found]
     emit(found, as_json=as_json, human=lambda: table(f"{kind.capitalize()}s", [*columns, "deadline"], rows))
 
 

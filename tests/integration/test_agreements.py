@@ -50,6 +50,8 @@ async def test_an_application_is_returned_once_and_a_refusal_names_its_reason(wo
     provider, consumer, other = [await world.join(issues=[(LICENCE, "")]) for _ in range(3)]
     application = APPLICATION | {"provider": provider.uscc}
     made = await world.post(consumer, "/v1/agreements", application)
+    forever = application | {"data_life": 40_000}
+    assert await refused(world, consumer, "/v1/agreements", forever) == Code.REQUEST_MALFORMED
     act, show = "/v1/agreements:act", "/v1/agreements:show"
     one = {"id": made["id"]}
 
