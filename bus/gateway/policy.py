@@ -415,6 +415,11 @@ class Policies:
         return answers
 
 
+async def standing_rules(connection: asyncpg.Connection) -> list[Basis]:
+    """All rules but subjects' own, in the order of their ids: for the operator's command."""
+    return [_stored(row) for row in await connection.fetch(SQL["standing"], True, "", None)]
+
+
 def diff_json(made: Diff) -> dict[str, Any]:
     """As answers and commands show a comparison."""
 

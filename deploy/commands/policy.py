@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from consent.cases import Case, parse
+from deploy.commands import deciding
 from deploy.output import Json, command, emit, out, table
+from deploy.yamlfile import read_yaml
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Misuse
-
-MAX_FILE_BYTES = 1024 * 1024  # people write these files; a thousand cases have 400 KiB
 
 
 def register(app: typer.Typer) -> None:
@@ -53,6 +52,8 @@ def register(app: typer.Typer) -> None:
         emit(document, as_json=json, human=lambda: _show(len(cases), failed, wrong))
         raise typer.Exit(1 if wrong else 0)
 
+    deciding.register(policy)
+
 
 def files(paths: Sequence[Path]) -> Iterator[Path]:
     """The files named, and those of folders. Raises `Misuse` for an empty folder: it would be green for nothing."""
@@ -65,30 +66,10 @@ def files(paths: Sequence[Path]) -> Iterator[Path]:
 
 def cases_of(file: Path, catalogue: Catalogue) -> tuple[Case, ...]:
     """A file's cases. Raises `Misuse` (CONFIG_INVALID) naming file, case and key."""
-    try:
-        data = file.read_bytes()
-        if len(data) > MAX_FILE_BYTES:
-            raise Misuse(Code.CONFIG_INVALID, f"{file}: over {MAX_FILE_BYTES} bytes; divide it")
-        document = yaml.load(data.decode(), _Loader)  # noqa: S506  # it is a SafeLoader
-    except OSError as exc:
-        raise Misuse(Code.CONFIG_INVALID, f"{file}: {exc.strerror}") from exc
-    except (UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as exc:
-        raise Misuse(Code.CONFIG_INVALID, f"{file} is no YAML: {' '.join(str(exc).split())}") from exc
-    cases = parse(document, str(file), catalogue)
+    cases = parse(read_yaml(file), str(file), catalogue)
     if not cases:
         raise Misuse(Code.CONFIG_INVALID, f"{file}: it has no cases")
     return cases
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's own reader takes the last of two equal keys without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """A mapping whose keys are each there once."""
-        made = super().construct_mapping(node, deep)
-        if len(made) < len(node.value):
-            raise yaml.constructor.ConstructorError(None, None, "a key comes twice", node.start_mark)
-        return made
 
 
 def _show(count: int, failed: int, wrong: Sequence[dict[str, Any]]) -> None:

@@ -16,7 +16,8 @@ from consent.law import LEGAL_GROUNDS, NOTICES
 from consent.rules import BY_NAME, RULES
 from consent.ruleset import RuleSet
 from deploy.cli import app
-from deploy.commands.policy import MAX_FILE_BYTES, cases_of
+from deploy.commands.policy import cases_of
+from deploy.yamlfile import MAX_FILE_BYTES
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Misuse
 from tests.policy.controls import HERE, all_cases, controls
@@ -81,7 +82,7 @@ def test_an_index_of_the_cases_documents_gives_the_same(case: Case) -> None:
     if not all((case.facts.consumer_known, case.facts.index_fresh, case.facts.audit_current)):
         return  # the index says nothing of these
     facts = RuleSet(case.documents).facts(case.access, case.record, used_up=case.facts.used_up)
-    decision = decide(case.item, case.access, case.sections, case.record, facts, case.now)
+    decision = decide(case.item, case.access, case.sections, case.record, facts, case.moment)
     suspended = case.facts.consumer_suspended
     assert suspended or decision.permitted == tuple(s for s in case.sections if case.expect[s] is Code.PERMIT)
 
