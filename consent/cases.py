@@ -147,7 +147,7 @@ class Case:
     sections: tuple[str, ...]
     record: RecordFacts
     facts: Facts
-    now: datetime
+    moment: datetime
     expect: Mapping[str, Code]
     rests_on: frozenset[str] | None
     names: Mapping[UUID, str]
@@ -163,7 +163,7 @@ class Case:
 
     def differences(self, rules: Rules = RULES) -> tuple[Difference, ...]:
         """Where the answer is not what was expected."""
-        decision = decide(self.item, self.access, self.sections, self.record, self.facts, self.now, rules)
+        decision = decide(self.item, self.access, self.sections, self.record, self.facts, self.moment, rules)
         found = [
             Difference(section=one.section, expected=expected, got=one.code, rule=_rule(expected, one.code))
             for one in decision.sections
@@ -310,7 +310,7 @@ class _File:
             sections=sections,
             record=record,
             facts=self._facts(record, documents, {**_BUS, **bus}, self._used_up(raw, documents, at)),
-            now=_moment(raw.get("now"), at.key("now")),
+            moment=_moment(raw.get("now"), at.key("now")),
             expect=_expected(raw.get("expect"), sections, at.key("expect")),
             rests_on=None if rests_on is None else frozenset(at.key("rests_on").list(rests_on)),
             names={one.id: name for name, one in documents.items()},

@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -107,6 +107,7 @@ def test_the_tables_are_as_written_here(kind: type[Document]) -> None:
 
 @BY_KIND
 @given(data=st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_not_in_the_table_is_refused(kind: type[Document], data: st.DataObject) -> None:
     """Any state, act, caller and reason: allowed by the table, or refused with its code; nothing else changes."""
     document = data.draw(_documents(kind))

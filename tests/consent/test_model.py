@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consent.documents import OUTSIDE, Document
@@ -19,6 +19,7 @@ from schemas.errors import Code, Malformed
 from tests.consent.sound import AGREEMENT, CONSENT, ENTRY, MANDATE, POWER
 
 KINDS = list(TABLES)
+SLOW_TO_DRAW = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # whole documents
 DOCUMENTS = st.sampled_from(KINDS).flatmap(st.from_type)
 # As the database keeps them: a change of this layout changes every hash, and needs a migration.
 STORED_AGREEMENT: Mapping[str, Any] = {
@@ -88,6 +89,7 @@ DAYS: list[Any] = ["", "2026-02-30", "20260301", "2026-W10-1", "2026-03-01T00:00
 
 
 @given(DOCUMENTS)
+@SLOW_TO_DRAW
 def test_a_document_comes_back(document: Document) -> None:
     """Of every kind, through JSON text, as the database and answers have it; its hash is of the body alone."""
     kind = type(document)
@@ -100,6 +102,7 @@ def test_a_document_comes_back(document: Document) -> None:
 
 
 @given(DOCUMENTS, st.data())
+@SLOW_TO_DRAW
 def test_a_document_has_all_of_its_entries_and_no_other(document: Document, data: st.DataObject) -> None:
     """Nothing has a default: a lost limit or state would widen it."""
     shown = _shown(document)
@@ -110,6 +113,7 @@ def test_a_document_has_all_of_its_entries_and_no_other(document: Document, data
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
 @given(data=st.data())
+@SLOW_TO_DRAW
 def test_every_entry_counts_for_the_hash(kind: type[Document], data: st.DataObject) -> None:
     """What could be changed without another hash would not have been signed."""
     one, other = data.draw(st.from_type(kind)), data.draw(st.from_type(kind))
