@@ -51,7 +51,7 @@ class ItemSchema:
 
     @classmethod
     def parse(cls, document: bytes) -> ItemSchema:
-        """Raises `Malformed`: CONFIG_INVALID for a document that breaks a rule above, FIELD_SECRET for a secret field."""
+        """Raises `Malformed`: CONFIG_INVALID for a document that breaks a rule above, FIELD_SECRET for a secret."""
         if len(document) > MAX_DOCUMENT_BYTES:
             raise _invalid(f"the document is larger than {MAX_DOCUMENT_BYTES} bytes")
         try:

@@ -217,7 +217,11 @@ async def _answers(
         provider = dict(row)
         providers.setdefault(provider.pop("item"), []).append(provider)
     return [
-        one.to_json() | {"defined": _definition(one, catalogue), "providers": providers.get(one.item, [])}
+        one.to_json()
+        | {
+            "defined": _definition(one, catalogue),
+            "providers": [] if one.state is EntryState.RETIRED else providers.get(one.item, []),
+        }
         for one in entries
     ]
 

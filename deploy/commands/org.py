@@ -13,7 +13,7 @@ from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, table
 from schemas.errors import Code, Misuse
 
-_REMARKS = ("auditor", "portal", "suspended")
+_REMARKS = ("operator", "auditor", "portal", "suspended")
 
 
 def register(app: typer.Typer) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -10,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from typer.testing import CliRunner
 
 from bus import cataloguefeed
 from bus.cataloguefeed import standing_value
@@ -18,6 +21,9 @@ from bus.outbox import Outbox, Sealed
 from bus.publisher import Publisher
 from bus.sealer import Draft
 from consent.decide import CHINA
+from deploy import bootstrap
+from deploy.cli import app
+from deploy.home import Home
 from schemas.errors import Code, Refused
 from tests.consent.test_issuing import BY_LAW
 from tests.integration.bus import LICENCE, PURPOSE, REGION, World, draft, fresh_firm
@@ -114,6 +120,32 @@ async def test_an_item_lives_in_the_catalogue(world: World, tmp_path: Path) -> N
     ]
     (retired,) = await world.found(("rule", f"item:{made['id']}@4"))
     assert (retired.entry.body["act"], retired.entry.body["reason"]) == ("RETIRE", f"item:{second['id']}@3")
+
+
+async def test_the_operator_publishes_by_command(world: World, home: Home) -> None:
+    """An item's name is enough; a step out of turn is refused with its exit code; tables say where it stands."""
+
+    async def deptbus(*line: str) -> tuple[int, str]:
+        arguments = ["catalogue", *line, "--as", bootstrap.OPERATOR, "--home", str(home.path)]
+        done = await asyncio.wait_for(asyncio.to_thread(CliRunner().invoke, app, arguments), 30)
+        return done.exit_code, done.stdout
+
+    assert (await deptbus("publish", SEAL))[0] == 2  # no entry of it is reviewed
+    code, said = await deptbus("add", SEAL, "--update", "MONTHLY", "--from", "2020-01-01", "--json")
+    made = json.loads(said)
+    assert (code, made["state"]) == (0, "DRAFT")
+    assert (await deptbus("review", SEAL))[0] == 0
+    assert (await deptbus("return", SEAL, "--reason", "the update is wrong"))[0] == 0
+    assert (await deptbus("review", made["id"]))[0] == 0
+    assert (await deptbus("review", made["id"]))[0] == 1  # refused by the gateway
+    assert (await deptbus("publish", SEAL))[0] == 0
+    assert (await deptbus("end", SEAL))[0] == 1  # without a reason
+    _, shown = await deptbus("show", SEAL)
+    assert all(word in shown for word in (made["id"], "MONTHLY", "印章编码", "the update is wrong", "handler"))
+    _, listed = await deptbus("list", "--json")
+    assert [one["id"] for one in json.loads(listed) if (one["item"], one["state"]) == (SEAL, "PUBLISHED")] == [
+        made["id"]
+    ]
 
 
 async def test_what_the_software_does_not_have_is_not_drafted(world: World) -> None:
