@@ -63,9 +63,9 @@ class GatewayClient:
         await self._http.aclose()
 
     async def keys(
-        self, trust: Trust, reads: Sequence[Read], wanted: Wanted
+        self, trust: Trust, reads: Sequence[Read], wanted: Wanted, of_set: str | None = None
     ) -> tuple[Grant, Mapping[tuple[bytes, str], bytes]]:
-        """Asks for the keys of these records.
+        """Asks for the keys of these records; `of_set` is the entry (hex) of a granted set that they are members of.
 
         Raises `Unavailable` (then nothing is known of the answer), `Refused`, `Malformed`.
         """
@@ -80,7 +80,8 @@ class GatewayClient:
             recipient=self.identity.kem.id,
             reads=tuple(reads),
         )
-        answer = await self.send("POST", "/v1/keys", request.encode(), "application/avro")
+        path = "/v1/keys" if of_set is None else f"/v1/sets/{of_set}/keys"
+        answer = await self.send("POST", path, request.encode(), "application/avro")
         return open_grant(answer, request.request, self.identity.kem, trust, datetime.now(UTC))
 
     async def post_json(self, path: str, body: Any) -> Any:

@@ -101,6 +101,14 @@ def create_app(gateway: Gateway) -> FastAPI:
             grant = await gateway.releases.release(signed, KeyRequest.decode(body))
         return Response(grant, media_type="application/avro")
 
+    @app.post("/v1/sets/{entry}/keys")
+    async def keys_of_set(entry: str, request: Request) -> Response:
+        """A `KeyRequest` for members of a granted set in, a `Grant` out (Avro)."""
+        signed, body = await _signed(request, gateway, MAX_REQUEST_BYTES)
+        with metrics.RELEASE_SECONDS.time():
+            grant = await gateway.sets.keys(signed, parse_leaf_hash(entry), KeyRequest.decode(body))
+        return Response(grant, media_type="application/avro")
+
     def route(path: str, call: Callable[[httpsig.Signed, Any], Awaitable[Any]], body_type: Any) -> None:
         """A JSON route: a closed body in, what `call` returns out."""
 

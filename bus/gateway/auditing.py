@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from bus.gateway import control, embargoes, reading, trail
+from bus.gateway import control, embargoes, reading, sets, trail
 from bus.gateway import story as stories
 from bus.gateway.consents import SubjectBody
 from bus.gateway.embargoes import Connect, LogReading, ReaderBody
@@ -242,7 +242,8 @@ class Auditing:
             frozenset([asked(name, value)]) for name in _WORDS if (value := getattr(body, name)) is not None
         ]
         if subjects:
-            groups.append(frozenset(("subject", pseudonym.hex()) for pseudonym in subjects))
+            own = [("subject", pseudonym.hex()) for pseudonym in subjects]
+            groups.append(frozenset((*own, *await sets.words_of(connection, subjects))))
         auditor = await control.is_auditor(connection, signed.caller.uscc)
         if not auditor:
             groups.append(frozenset([("party", signed.caller.uscc)]))

@@ -105,15 +105,19 @@ def _others(refusals: Mapping[str, Any], probe: Any, registered: Any, admitted: 
         operation = {"operationId": name, "responses": {**answers, **refusals}, "security": list(security)}
         return {"get": operation | ({"parameters": list(parameters)} if parameters else {})}
 
+    def keys(name: str, summary: str) -> dict[str, Any]:
+        return {
+            "operationId": name,
+            "summary": summary,
+            "requestBody": {"required": True, "content": {_AVRO: {"schema": binary}}},
+            "responses": {**_ok(_AVRO, binary), **refusals},
+            "security": _SIGNED,
+        }
+
     return {
-        "/v1/keys": {
-            "post": {
-                "operationId": "keys",
-                "summary": "A KeyRequest in, a Grant out (schemas/wire): the only way to a key.",
-                "requestBody": {"required": True, "content": {_AVRO: {"schema": binary}}},
-                "responses": {**_ok(_AVRO, binary), **refusals},
-                "security": _SIGNED,
-            }
+        "/v1/keys": {"post": keys("keys", "A KeyRequest in, a Grant out (schemas/wire): the only way to a key.")},
+        "/v1/sets/{entry}/keys": {
+            "post": keys("keys_of_set", "The same for members of a granted set.") | {"parameters": [entry]}
         },
         "/v1/admitted/{leaf_hash}": get("admitted", _ok(_JSON, admitted), leaf_hash, security=_SIGNED),
         "/v1/audit/proofs/{entry}": get("proof", _ok(_TEXT, text), entry, security=_SIGNED),

@@ -81,12 +81,21 @@ class Releases:
         self._log = log
         self._keys = keys
 
-    async def release(self, signed: Signed, request: KeyRequest, mode: Mode = Mode.STREAM) -> bytes:
+    async def release(
+        self,
+        signed: Signed,
+        request: KeyRequest,
+        mode: Mode = Mode.STREAM,
+        of_set: tuple[bytes, int] | None = None,
+    ) -> bytes:
         """The encoded grant. Raises `Malformed`, `Refused` (the request as a whole), `Unavailable` (nothing left the
         gateway).
+
+        `of_set` is the entry and the size of a granted set that all reads are members of: its limits were taken, and
+        its entry speaks of what is permitted. What is refused by now is an entry as ever.
         """
         recipient = self._recipient(signed, request.recipient, datetime.now(UTC))
-        asked = [_parse(read) for read in request.reads]
+        asked = [parse_read(read) for read in request.reads]
         access = Access(
             consumer=signed.caller.uscc,
             purpose=request.purpose,
@@ -96,35 +105,62 @@ class Releases:
             operator=request.operator,
             agent=request.agent,
             mode=mode,
+            set_size=0 if of_set is None else of_set[1],
         )
         found = await self._facts(access, asked)
         now = datetime.now(UTC)
         async with postgres_errors("deciding"), self._pool.acquire() as connection:
             unopened = await self._keys.load(connection, {(a.claims.session, a.claims.issuer) for a in asked})
-            decisions = [self._decide(a, access, found, now) for a in asked]
-            decisions = await fact_store.take(connection, access.consumer, request.request, asked, decisions, now)
+            decisions = [self.decide(a, access, found, now) for a in asked]
+            if of_set is None:
+                decisions = await fact_store.take(connection, access.consumer, request.request, asked, decisions, now)
             decisions = [_without_keys(a, d, unopened) for a, d in zip(asked, decisions, strict=True)]
-            entries = await self._record(signed, request.request, access, asked, decisions, found, now)
+            own = [at for at, d in enumerate(decisions) if of_set is None or len(d.permitted) < len(d.sections)]
+            entries = dict.fromkeys(range(len(asked)), b"" if of_set is None else of_set[0])
+            entries |= await self._entries(own, signed, request.request, access, asked, decisions, found, now)
             changed = await fact_store.changed(connection, access.consumer, asked, decisions, found)
         if changed:
-            await self._void(request.request, [entries[at] for at in sorted(changed)])
+            # A set's entry speaks of the others, too: of what changed in it, an entry of its own is the refusal.
             decisions = [_voided(d) if at in changed else d for at, d in enumerate(decisions)]
-        return self._grant(request, recipient, asked, decisions, entries, found)
+            if of_set is None:
+                await self.void(request.request, [entries[at] for at in sorted(changed)])
+            else:
+                own = sorted(changed)
+                entries |= await self._entries(own, signed, request.request, access, asked, decisions, found, now)
+        return self._grant(request, recipient, asked, decisions, [entries[at] for at in range(len(asked))], found)
+
+    async def _entries(
+        self,
+        places: Sequence[int],
+        signed: Signed,
+        group: bytes,
+        access: Access,
+        asked: Sequence[Asked],
+        decisions: Sequence[Decision],
+        found: Found,
+        now: datetime,
+    ) -> dict[int, bytes]:
+        """The entries of the reads at these places, by place, once they are durable."""
+        if not places:
+            return {}
+        some, decided = [asked[at] for at in places], [decisions[at] for at in places]
+        made = await self.record(signed, group, access, some, decided, found, now)
+        return dict(zip(places, made, strict=True))
 
     async def judge(self, signed: Signed, access: Access, read: Read) -> tuple[Decision, bytes]:
         """A decision that releases no key, and the leaf hash of its entry, which is durable when this returns.
 
         Limits of openings are neither heeded nor taken. Raises as `release`.
         """
-        asked, group = [_parse(read)], signed.digest[:16]
+        asked, group = [parse_read(read)], signed.digest[:16]
         found = replace(await self._facts(access, asked), used_up={})
         now = datetime.now(UTC)
-        decision = self._decide(asked[0], access, found, now)
-        (entry,) = await self._record(signed, group, access, asked, [decision], found, now)
+        decision = self.decide(asked[0], access, found, now)
+        (entry,) = await self.record(signed, group, access, asked, [decision], found, now)
         async with postgres_errors("deciding"), self._pool.acquire() as connection:
             changed = await fact_store.changed(connection, access.consumer, asked, [decision], found)
         if changed:
-            await self._void(group, [entry])
+            await self.void(group, [entry])
             decision = _voided(decision)
         return decision, entry
 
@@ -160,11 +196,12 @@ class Releases:
             raise Refused(Code.RECIPIENT_INVALID, "recipient has ended: publish a new KemKey")
         return key
 
-    def _decide(self, asked: Asked, access: Access, found: Found, now: datetime) -> Decision:
+    def decide(self, asked: Asked, access: Access, found: Found, now: datetime) -> Decision:
+        """What these facts say of one read."""
         record, facts = found.of(asked, access, self._catalogue)
         return decide(self._catalogue.items.get(asked.claims.item), access, asked.sections, record, facts, now)
 
-    async def _record(
+    async def record(
         self,
         signed: Signed,
         group: bytes,
@@ -192,7 +229,8 @@ class Releases:
         limited = [{"rule": word, "code": found.used_up[rule].value} for rule, word in able.items()]
         return limited[:MAX_USED_UP]
 
-    async def _void(self, group: bytes, entries: Sequence[bytes]) -> None:
+    async def void(self, group: bytes, entries: Sequence[bytes]) -> None:
+        """Says in the log that these entries' decisions were taken back. Raises `Unavailable`."""
         bodies = [("Voided", {"entry": entry, "code": VOIDED.value}) for entry in entries]
         await self.append(audit.log_values(self._signer, self._origin, group, bodies, datetime.now(UTC)))
 
@@ -235,7 +273,8 @@ def _batches(log: AIOKafkaProducer, values: Sequence[bytes]) -> list[Any]:
     return batches
 
 
-def _parse(read: Read) -> Asked:
+def parse_read(read: Read) -> Asked:
+    """A read with its claims parsed. Raises `Malformed`."""
     claims, prefix = envelope.parse_claims(read.claims)
     return Asked(
         claims=claims,

@@ -65,6 +65,7 @@ from bus.gateway.revisions import Revisions
 from bus.gateway.rulebook import ActBody, IdBody, ListBody, Rulebook
 from bus.gateway.scorecards import ScorecardAnswer, ScorecardBody, Scorecards
 from bus.gateway.sessions import SessionKeys
+from bus.gateway.sets import CandidatesAnswer, CandidatesBody, MemberBody, ProofAnswer, SetAnswer, SetBody, Sets
 from bus.gateway.shapes import ActAnswer, Hash, RequestId, Text, from_hex, listed, shown
 from bus.gateway.usages import PeriodAnswer, PeriodBody, Usages, UsagesAnswer, UsagesBody
 from bus.httpsig import Signed
@@ -165,6 +166,7 @@ class Gateway:
         self.scorecards = Scorecards(self._connection, self._log_reading)
         self.usages = Usages(self._connection, self._everywhere, self._log_reading, catalogue)
         self.collections = Collections(self._connection, catalogue, proofs or Proofs.shipped())
+        self.sets = Sets(self._connection, lambda: self.releases, keyring.signer, origin, catalogue)
         operator = keyring.signer.uscc
         self.policies = Policies(self._connection, self._log_reading, catalogue, self._pseudonym, operator)
         self.releases: Releases
@@ -299,6 +301,9 @@ class Gateway:
             "/v1/audit/proofs": Route(self.logfiles.proofs, ProofsBody, ProofsAnswer),
             "/v1/audit/tokens": Route(self.logfiles.issue_token, TokenBody, TokenAnswer),
             "/v1/audit/findings:list": Route(self.findings.list, FindingsBody, FindingsAnswer),
+            "/v1/sets": Route(self.sets.grant, SetBody, SetAnswer),
+            "/v1/sets:candidates": Route(self.sets.candidates, CandidatesBody, CandidatesAnswer),
+            "/v1/sets:prove": Route(self.sets.prove, MemberBody, ProofAnswer),
             "/v1/scorecards:show": Route(self.scorecards.show, ScorecardBody, ScorecardAnswer),
             "/v1/subjects/usages:query": Route(self.usages.query, UsagesBody, UsagesAnswer),
             "/v1/subjects/usages:period": Route(self.usages.period, PeriodBody, PeriodAnswer),

@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from bus.gateway import reading, trail
+from bus.gateway import reading, sets, trail
 from bus.gateway.reading import Version
 from bus.gateway.trail import Filter, Found, Group, Published
 from bus.terms import Word
@@ -30,6 +30,7 @@ _NAMES = {
     "ErasureStarted": "erasure started",
     "ErasureComplete": "erased",
     "Finding": "finding",
+    "SetDecision": "opened in a set",
 }
 
 # Of the entries about others, what their parties are told; findings and other departments' notices are not.
@@ -67,7 +68,8 @@ async def story(
     """
     whole = auditor or (version is not None and version.issuer == caller)
     own: tuple[Group, ...] = () if whole else (frozenset([("party", caller)]),)
-    found = await _all(connection, at, _group([("record", record.hex())]), *own)
+    about_it = _group([("record", record.hex()), *await sets.words_about(connection, record)])
+    found = await _all(connection, at, about_it, *own)
     later: dict[str, list[Version]] = {}
     if version is not None and whole:
         for one in await reading.later_versions(connection, version):
@@ -78,7 +80,7 @@ async def story(
         subjects = _group(("subject", holder.hex()) for holder in version.holders)
         if subjects:
             found += await _all(connection, at, subjects, _group([("kind", "Reading")]))
-    disputed = [one for one in found if one.entry.kind in ("Decision", "Conflict")]
+    disputed = [one for one in found if one.entry.kind in ("Decision", "SetDecision", "Conflict")]
     about = await _any(connection, at, [("about", one.entry.leaf_hash.hex()) for one in disputed])
     found += [one for one in about if auditor or one.entry.kind in _TOLD]
     unique = {one.stored.index: one for one in found}

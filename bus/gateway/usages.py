@@ -11,7 +11,7 @@ are none either: an auditor's stays between auditors until its embargo ends (`bu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import msgspec
 
 from bus import impact, tilestore
 from bus.db import queries
-from bus.gateway import control, embargoes, trail
+from bus.gateway import control, embargoes, sets, trail
 from bus.gateway.auditing import NOBODY
 from bus.gateway.consents import SubjectBody
 from bus.gateway.embargoes import Connect, LogReading, ReaderBody
@@ -54,6 +54,17 @@ class PeriodBody(msgspec.Struct, forbid_unknown_fields=True):
     """`POST /v1/subjects/usages:period`; nothing to say."""
 
 
+class SetUsage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A decision over a set (免申即享): its root, how many records it has, and which of them are the subject's.
+
+    `/v1/sets:prove` gives each one's path to the root.
+    """
+
+    root: Hash
+    size: Count
+    records: list[Hash]
+
+
 class UsageAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A decision that opened sections of the subject's; `voided` ones opened nothing. Names as they are now.
 
@@ -77,6 +88,7 @@ class UsageAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     citation: str
     onward_to: CreditCode | None
     onward_to_name: str
+    set: SetUsage | None
     voided: bool
 
 
@@ -117,23 +129,26 @@ class Usages:
         """
         embargoes.check_reader(body.reader)
         subjects = self._everywhere(body.subject)
-        groups = (
-            frozenset(("subject", pseudonym.hex()) for pseudonym in subjects),
-            frozenset([("kind", "Decision")]),
-            frozenset([("decision", "PERMIT")]),
-        )
         async with self._connect("reading who opened a subject's data") as connection:
             auditor = await _may_ask(connection, signed)
             at = await trail.published(connection)
+            own = [("subject", pseudonym.hex()) for pseudonym in subjects]
+            groups = (
+                frozenset((*own, *await sets.words_of(connection, subjects))),
+                frozenset([("kind", "Decision"), ("kind", "SetDecision")]),
+                frozenset([("decision", "PERMIT")]),
+            )
             wanted = Filter(groups=groups, since=body.since, until=body.until)
             found, following = await trail.page(connection, wanted, at, body.after, body.limit)
             voided = await impact.voided(connection, found, at)
             names = await _names(connection, found)
+            entries = [one.entry.leaf_hash for one in found if one.entry.kind == "SetDecision"]
+            members = await sets.places(connection, entries, subjects) if entries else {}
         parties = trail.parties(found) if auditor else ()
         await embargoes.tell(self._connect, self._log_reading, signed, body.reader, WHAT, subjects, len(found), parties)
         return {
             "checkpoint": at.to_json(),
-            "usages": [self._usage(one, names, voided) for one in found],
+            "usages": [self._usage(one, names, voided, members) for one in found],
             "next": following,
         }
 
@@ -145,8 +160,17 @@ class Usages:
             oldest = await tilestore.entries(connection, [at.minimum]) if at.minimum < at.size else []
         return {"checkpoint": at.to_json(), "since": oldest[0].logged_at.isoformat() if oldest else None}
 
-    def _usage(self, found: Found, names: Mapping[str, str], voided: Iterable[bytes]) -> dict[str, Any]:
+    def _usage(
+        self,
+        found: Found,
+        names: Mapping[str, str],
+        voided: Iterable[bytes],
+        members: Mapping[bytes, Sequence[bytes]],
+    ) -> dict[str, Any]:
         body, entry = found.entry.body, found.entry.leaf_hash
+        of_set = found.entry.kind == "SetDecision"
+        sections = body["sections"]
+        onward = body.get("onward_to", "")
         item = self._catalogue.items.get(body["item"])
         return {
             "index": found.stored.index,
@@ -158,14 +182,21 @@ class Usages:
             "provider_name": names.get(body["provider"], ""),
             "item": body["item"],
             "item_zh": "" if item is None else item.zh,
-            "sections": [one["name"] for one in body["sections"] if one["code"] == Code.PERMIT],
+            "sections": sections if of_set else [one["name"] for one in sections if one["code"] == Code.PERMIT],
             "purpose": body["purpose"],
             "purpose_zh": PURPOSES.get(body["purpose"], ""),
             "ground": body["ground"],
             "ground_zh": GROUNDS.get(body["ground"], ""),
             "citation": body["citation"],
-            "onward_to": body["onward_to"] or None,
-            "onward_to_name": names.get(body["onward_to"], ""),
+            "onward_to": onward or None,
+            "onward_to_name": names.get(onward, ""),
+            "set": {
+                "root": body["root"].hex(),
+                "size": body["count"],
+                "records": [one.hex() for one in members.get(entry, ())],
+            }
+            if of_set
+            else None,
             "voided": entry in voided,
         }
 
@@ -182,5 +213,5 @@ async def _may_ask(connection: asyncpg.Connection, signed: Signed) -> bool:
 
 async def _names(connection: asyncpg.Connection, found: Iterable[Found]) -> dict[str, str]:
     """The departments' names, by credit code."""
-    codes = {one.entry.body[side] for one in found for side in ("consumer", "provider", "onward_to")}
+    codes = {one.entry.body.get(side, "") for one in found for side in ("consumer", "provider", "onward_to")}
     return {row["uscc"]: row["name"] for row in await connection.fetch(SQL["names"], sorted(codes))}
