@@ -217,7 +217,8 @@ def test_every_query_is_used_and_every_used_one_exists() -> None:
         assert loaders, f"nobody loads {file.relative_to(ROOT)}"
         assert len(names) == len(set(names)), file
         assert [name for name in names if f'"{name}"' not in text] == [], file
-        used = {name for one in loaders for name in re.findall(r'\bSQL\["(\w+)"\]', one.read_text("utf-8"))}
+        own = "".join(one.read_text("utf-8") for one in loaders)
+        used = {*re.findall(r'(?<![.\w])SQL\["(\w+)"\]', own), *re.findall(rf'\b{file.stem}\.SQL\["(\w+)"\]', text)}
         assert used <= set(names), file
 
 
