@@ -212,6 +212,9 @@ class _At:
             raise self.wrong("a list is expected: [ … ]")
         return value
 
+    def texts(self, value: Any) -> tuple[str, ...]:
+        return tuple(self.text(one) for one in self.list(value))
+
     def known(self, given: Mapping[str, Any], names: Iterator[str] | set[str] | frozenset[str]) -> None:
         if unknown := sorted(set(given) - (known := set(names))):
             raise self.key(unknown[0]).wrong(f"not known here; known are {', '.join(sorted(known))}")
@@ -281,13 +284,13 @@ class _File:
 
     def _case(self, raw: Mapping[str, Any], at: _At) -> Case:
         but = {key: at.key("but").key(key).mapping(value) for key, value in _part(raw, "but", at).items()}
-        with_ = [at.key("with").text(name) for name in at.key("with").list(raw.get("with", []))]
+        with_ = at.key("with").texts(raw.get("with", []))
         record_name = at.key("record").text(raw.get("record"))
         at.key("but").known(but, {record_name, *with_})
         record = self._record(record_name, but.get(record_name, {}), at)
         documents = {name: self._document(name, but.get(name, {}), at.key("with")) for name in with_}
         asked = dict(_part(raw, "ask", at))
-        sections = tuple(at.key("ask").key("sections").list(asked.pop("sections", None)))
+        sections = at.key("ask").key("sections").texts(asked.pop("sections", None))
         bus = _part(raw, "bus", at)
         at.key("bus").known(bus, set(_BUS))
         for key, value in bus.items():
@@ -312,7 +315,7 @@ class _File:
             facts=self._facts(record, documents, {**_BUS, **bus}, self._used_up(raw, documents, at)),
             moment=_moment(raw.get("now"), at.key("now")),
             expect=_expected(raw.get("expect"), sections, at.key("expect")),
-            rests_on=None if rests_on is None else frozenset(at.key("rests_on").list(rests_on)),
+            rests_on=None if rests_on is None else frozenset(at.key("rests_on").texts(rests_on)),
             names={one.id: name for name, one in documents.items()},
         )
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from consent.cases import Case
+from consent.cases import Case, parse
 from consent.decide import decide
 from consent.law import LEGAL_GROUNDS, NOTICES
 from consent.rules import BY_NAME, RULES
@@ -160,6 +164,27 @@ def test_what_is_no_file_of_cases_is_refused(text: str, tmp_path: Path) -> None:
     """Whatever YAML it is; nothing in it is run."""
     with pytest.raises(Misuse):
         cases_of(_file(tmp_path, text), CATALOGUE)
+
+
+def _places(value: Any) -> list[tuple[Any, Any]]:
+    """Every list and mapping of a document, with each of its keys."""
+    inside = (
+        list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+    )
+    return [(value, key) for key, _ in inside] + [place for _, one in inside for place in _places(one)]
+
+
+@given(data=st.data())
+@settings(max_examples=300, deadline=None)
+def test_whatever_stands_in_a_file_it_is_read_or_refused(data: st.DataObject) -> None:
+    """Any value at any place: never another error, which would name nothing."""
+    document = yaml.safe_load(SOUND)
+    container, key = data.draw(st.sampled_from(_places(document)))
+    container[key] = data.draw(
+        st.sampled_from([None, True, 7, "", "first", "ours", [], [[]], [{}], {}, {"ours": {}}, {1: 2}])
+    )
+    with suppress(Misuse):
+        parse(document, "cases.yaml", CATALOGUE)
 
 
 def test_a_file_beyond_its_bound_is_refused(tmp_path: Path) -> None:
