@@ -22,7 +22,6 @@ from consent.decide import CHINA
 from consent.documents import Document
 from consent.lifecycle import Act
 from consent.model import AgreementState
-from deploy import bootstrap
 from schemas.errors import Code
 from tests.consent.test_deadlines import AGREEMENT, CORRECTION, DISPUTE
 from tests.integration.bus import DUTY, LICENCE, World, key_request, reads
@@ -273,17 +272,7 @@ async def test_a_record_is_doubted_and_its_issuer_answers(world: World) -> None:
 async def test_a_dispute_is_settled_or_coordinated_and_decided(world: World) -> None:
     """The parties raise and settle, the operator sees all, coordinates, and decides what was coordinated."""
     parties, other = await world.parties(), await world.join()
-    bus = world.place.bus
-    operator = await bootstrap.add_org(
-        bus,
-        world.place.folder / "orgs" / "operator",
-        world.place.kafka,
-        world.place.dsn,
-        name="operator",
-        uscc=bus.operator,
-        issues=[],
-        receives=[],
-    )
+    operator = await world.operator()
     body = {"agreement": parties.agreement["id"], "reason": "拒不提供约定数据"}
     assert await refused(world, other, "/v1/disputes", body) == Code.NOT_FOUND
     first = await world.post(parties.consumer, "/v1/disputes", body)
