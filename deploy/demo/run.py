@@ -290,7 +290,7 @@ async def _agree(stack: Stack, identities: Mapping[str, Identity], firms: Firms)
     async with GatewayClient(identities[MARKET.name], stack.gateways) as client:
         for d in DEPARTMENTS:
             body = {
-                "provider": identities["market"].uscc,
+                "provider": identities[MARKET.name].uscc,
                 "item": LICENCE,
                 "sections": list(d.wanted.sections),
                 "purposes": [d.wanted.purpose],
