@@ -155,6 +155,16 @@ def _entries() -> dict[str, dict[str, Any]]:
         )
     )
     noticed = entry_value(branch=zigzag(10), body=impact)
+    due = {
+        "kind": "agreement",
+        "id": "00000000-0000-4000-8000-000000000001",
+        "limit": "DATA_LIFE_OVER",
+        "due": "2025-10-25",
+        "provider": world.ISSUER,
+        "consumer": world.CONSUMER,
+        "item": world.ITEM,
+    }
+    came = entry_value(branch=zigzag(13), body=b"".join(map(text, due.values())) + zigzag(7))
     unfounded = fixed("salt", 16)
     changed = b"\x02" + fixed("another salt", 16) + zigzag(micros(AT)) + GROUP + b"\x02" + ADMITTED
     return {
@@ -231,6 +241,8 @@ def _entries() -> dict[str, dict[str, Any]]:
                 ],
             },
         ),
+        "ok-due": entry("A recorder's clock: seven records are to be deleted, the day after.", came)
+        | _ok(came, "Due", due | {"count": 7}),
         "format-2": entry("A format that this page does not define.", entry_value(format_=b"\x04"), "FORMAT_UNKNOWN"),
         "kind-out-of-range": entry("Branch 64: there is none.", entry_value(branch=zigzag(64), body=unfounded), broken),
         "group-of-another-call": entry(
