@@ -26,7 +26,7 @@ from fastapi import APIRouter, Request, Response
 from bus import metrics
 from schemas.errors import Code, DeptbusError, Malformed, Misuse
 
-MAX_EVALUATIONS = 1_000  # as many as a key request reads: neither may hold the gateway's loop longer than the other
+MAX_EVALUATIONS = 100  # a call leaves one durable record of its answers: `bus.gateway.evaluating` has room for so many
 MAX_PAGE = MAX_EVALUATIONS  # so that a page's results can be asked about again in one call
 OBLIGATIONS_PROFILE = "authzen-obligations-profile-1_0-draft-1"
 _METADATA_CACHED = "public, max-age=3600"  # the paths change with the software only
@@ -131,10 +131,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A page of a search: permitted names, ascending, and whether there are `more` after them."""
+    """A page of a search: permitted names, ascending, and whether there may be `more` after them.
+
+    `after` is the last name that was looked at, if that is not the page's last: whoever bounds how much is looked at
+    for a page can give one that is short, or empty.
+    """
 
     names: tuple[str, ...]
     more: bool
+    after: str = ""
     context: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -382,9 +387,9 @@ def _page(search: Search, found: Found) -> dict[str, Any]:
     """`page` first: a caller can show progress while it reads."""
     names, shown = found.names, (search.after, *found.names)
     ascending = all(one < other for one, other in pairwise(shown))
-    if not ascending or len(names) > search.limit or (found.more and search.limit and not names):
+    rest = replace(search, after=max(found.after, shown[-1]))
+    if not ascending or len(names) > search.limit or (found.more and search.limit and rest.after == search.after):
         raise RuntimeError("the evaluator's page is not what was asked for")
-    rest = replace(search, after=shown[-1])
     return {
         "page": {"next_token": _token(rest) if found.more else "", "count": len(names)},
         **({"context": found.context} if found.context else {}),

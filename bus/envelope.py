@@ -25,6 +25,7 @@ FORMAT = 1
 SUITE = "ED25519_AES256GCM_SHA256"
 MAX_VALUE_BYTES = 1024 * 1024  # a licence face is a few KiB; files travel as digest and locator
 MAX_LIST = 64
+MAX_HEAD_BYTES = 16 * 1024  # claims with 64 of everything have less than 11 KiB
 MAX_SEQUENCE = 2**62
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}\Z")
 _REGION = re.compile(r"[0-9]{6}\Z")
@@ -138,6 +139,11 @@ def parse_claims(data: bytes) -> tuple[Claims, bytes]:
     if end != len(data):
         raise Malformed(Code.RECORD_NOT_CANONICAL, f"{len(data) - end} bytes left over after the claims")
     return claims, data[:prefix_end]
+
+
+def claims_at_head(head: bytes) -> Claims:
+    """The claims of a Kafka value of which only the first `MAX_HEAD_BYTES` are there. Raises `Malformed`."""
+    return _read_claims(head, 5)[0]
 
 
 def parse(value: bytes) -> Record:

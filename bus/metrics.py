@@ -46,6 +46,8 @@ COLLECTIONS = Counter("bus_collection_elements_total", "Elements of forms that w
 DEADLINES = Gauge("bus_deadlines", "What waits for an answer, by limit: running, late, unknown.", ["limit", "state"])
 DUE = Counter("bus_due_total", "Days that came without what was due on them, by limit.", ["limit"])
 EXPIRED = Counter("bus_expired_total", "Rules that had their last day, by kind.", ["kind"])
+EVALUATED = Counter("bus_evaluations_total", "Questions that were answered and open nothing, by outcome.", ["outcome"])
+EVALUATION_SECONDS = Histogram("bus_evaluation_duration_seconds", "A call of the access API.", buckets=BUCKETS)
 REQUESTS = Counter("bus_http_requests_total", "Requests to a gateway, by route and outcome.", ["route", "outcome"])
 ACTIVE = Gauge("bus_recorder_active", "1 while this recorder holds the log's lock.")
 WITNESS_UP = Gauge("bus_witness_up", "1 while a witness's last answer was its cosignature.", ["witness"])

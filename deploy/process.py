@@ -34,6 +34,7 @@ def main() -> None:
         "--postgres-file", type=Path, required=True, help="a file that holds the DSN: it has a password"
     )
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--base-url", help="https://HOST[:PORT], where others reach the gateway: for AuthZEN discovery")
     parser.add_argument("--metrics-port", type=int, required=True)
     arguments = parser.parse_args()
     configure(arguments.process)
@@ -66,7 +67,7 @@ async def _gateway(arguments: argparse.Namespace) -> None:
     )
     async with gateway:
         await serve(
-            (create_app(gateway), arguments.port),
+            (create_app(gateway, arguments.base_url), arguments.port),
             (probes(gateway.check), arguments.metrics_port),
             work=gateway.run(),
         )

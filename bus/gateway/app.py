@@ -1,7 +1,8 @@
 """A gateway's HTTP face. Routes translate; what they call decides.
 
-Every request under `/v1` is signed; the log's files under `/log` are open, but for its entries. Refusals are JSON
-`{code, detail}` with the code from the closed list, and nobody caches them.
+Every request under `/v1` and `/access/v1` is signed; the log's files under `/log` are open, but for its entries.
+Refusals are JSON `{code, detail}` with the code from the closed list (under `/access/v1` a text, as AuthZEN has it),
+and nobody caches them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from bus import httpsig, metrics
+from bus import authzen, httpsig, metrics
+from bus.gateway.evaluating import OBLIGATION
 from bus.gateway.logfiles import leaf_hash as parse_leaf_hash
 from bus.gateway.openapi import PATH, document
 from bus.gateway.service import Gateway
@@ -48,8 +50,12 @@ _ECHO = re.compile(r"(unknown field|enum value) .*?(?=(?: - at `[^`]*`)?\Z)", re
 log = structlog.get_logger()
 
 
-def create_app(gateway: Gateway) -> FastAPI:
-    """The application over a started gateway."""
+def create_app(gateway: Gateway, base_url: str | None = None) -> FastAPI:
+    """The application over a started gateway.
+
+    `base_url` is where enforcement points reach it, `https://<host>`: without one there is no AuthZEN discovery.
+    Raises `Misuse` (CONFIG_INVALID) for any other form.
+    """
     app = FastAPI(title="deptbus gateway", version="1", openapi_url=None)
     described = msgspec.json.encode(document(gateway.routes(), STATUSES))
     app.router.route_class = _Counted
@@ -120,6 +126,13 @@ def create_app(gateway: Gateway) -> FastAPI:
 
     for path, one in gateway.routes().items():
         route(path, one.call, one.body)
+
+    async def admit(request: Request) -> tuple[authzen.Evaluator, bytes]:
+        signed, body = await _signed(request, gateway, MAX_JSON_BYTES)
+        return gateway.decisions.asked_by(signed, request.url.path.removeprefix("/access/v1/")), body
+
+    router = authzen.create_router(admit, status_of, base_url=base_url, obligations=[OBLIGATION])
+    app.router.routes.extend(router.routes)  # flat, as all others: `include_router` would hide what routes there are
 
     @app.get("/v1/admitted/{leaf_hash}")
     async def admitted(leaf_hash: str, request: Request) -> Response:

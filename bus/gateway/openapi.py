@@ -12,6 +12,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from bus.authzen import MAX_EVALUATIONS, Semantic
+from bus.gateway.evaluating import (
+    ActionsAnswer,
+    ConfigurationAnswer,
+    DecisionAnswer,
+    DecisionsAnswer,
+    EntitiesAnswer,
+)
 from bus.gateway.reading import AdmittedAnswer
 from bus.httpsig import Signed
 from schemas.avro import wire_schema
@@ -62,9 +70,11 @@ class RegisteredSchema(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
 def document(routes: Mapping[str, Route], statuses: Iterable[int]) -> dict[str, Any]:
     """The whole document. `statuses` are those that a refusal can have."""
     kinds = [Refusal, Probe, RegisteredSchema, AdmittedAnswer]
+    kinds += [DecisionAnswer, DecisionsAnswer, EntitiesAnswer, ActionsAnswer, ConfigurationAnswer]
     kinds += [kind for route in routes.values() for kind in (route.body, route.answer)]
     schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     refusal, probe, registered, admitted, *described = schemas
+    access, described = described[:5], described[5:]
     refusals = {str(status): _answer(HTTPStatus(status).phrase, _JSON, refusal) for status in sorted(statuses)}
     paths = {
         path: {"post": _operation(path, route.call, refusals, _body(_JSON, body), _ok(_JSON, answer))}
@@ -76,11 +86,11 @@ def document(routes: Mapping[str, Route], statuses: Iterable[int]) -> dict[str, 
             "title": "deptbus gateway",
             "version": "1",
             "description": (
-                "Every path below /v1 takes a request that is signed by RFC 9421; bus/FORMATS.md says how. "
+                "Every path below /v1 and /access/v1 takes a request signed by RFC 9421; bus/FORMATS.md says how. "
                 "Integers are written without a fraction."
             ),
         },
-        "paths": paths | _others(refusals, probe, registered, admitted),
+        "paths": paths | _others(refusals, probe, registered, admitted) | _access(refusals, *access),
         "components": {
             "schemas": _closed(components) | _entry_bodies(),
             "securitySchemes": {
@@ -134,6 +144,77 @@ def _others(refusals: Mapping[str, Any], probe: Any, registered: Any, admitted: 
         "/readyz": get("readyz", _ok(_JSON, probe)),
         PATH: get("openapi", _ok(_JSON, {"type": "object"})),
     }
+
+
+def _access(
+    refusals: Mapping[str, Any], decision: Any, decisions: Any, entities: Any, actions: Any, configuration: Any
+) -> dict[str, Any]:
+    """AuthZEN's endpoints. Their requests are open, as it demands: fields that are not known are ignored."""
+    said = {
+        status: answer | {"content": {_TEXT: {"schema": {"type": "string"}}, **answer["content"]}}
+        for status, answer in refusals.items()
+    }
+    text = {"type": "string"}
+    full, searched = _open(type=text, id=text, properties=_open()), _open(type=text, properties=_open())
+    action, context = _open(name=text, properties=_open()), _open()
+    page = _open(limit={"type": "integer", "minimum": 0}, token=text)
+    asked = {"subject": full, "action": action, "resource": full, "context": context}
+    one = _open(**asked) | _needs("subject", "action", "resource")
+    semantic = {"enum": [semantic.value for semantic in Semantic]}
+    item = {
+        "description": "An evaluation; members that it lacks are those beside the array. A fault in it denies it alone."
+    }
+    batch = _open(**asked, evaluations={"type": "array", "items": item, "maxItems": MAX_EVALUATIONS}) | {
+        "anyOf": [
+            {**_needs("subject", "action", "resource"), "properties": {"evaluations": {"maxItems": 0}}},
+            {
+                **_needs("evaluations"),
+                "properties": {"evaluations": {"minItems": 1}, "options": _open(evaluations_semantic=semantic)},
+            },
+        ]
+    }
+    by_subject = _open(subject=searched, action=action, resource=full, context=context, page=page)
+    by_resource = _open(subject=full, action=action, resource=searched, context=context, page=page)
+    by_action = _open(subject=full, resource=full, context=context, page=page)
+
+    def post(name: str, summary: str, body: Any, answer: Any) -> dict[str, Any]:
+        operation = {"operationId": name, "summary": summary, "requestBody": _body(_JSON, body)}
+        return {"post": operation | {"responses": {**_ok(_JSON, answer), **said}, "security": _SIGNED}}
+
+    return {
+        "/access/v1/evaluation": post("evaluation", "May this department open that?", one, decision),
+        "/access/v1/evaluations": post(
+            "evaluations", "Several at once; without any in it, a single one.", batch, {"anyOf": [decisions, decision]}
+        ),
+        "/access/v1/search/subject": post(
+            "search_subject", "Which departments may.", by_subject | _needs("subject", "action", "resource"), entities
+        ),
+        "/access/v1/search/resource": post(
+            "search_resource", "What it may.", by_resource | _needs("subject", "action", "resource"), entities
+        ),
+        "/access/v1/search/action": post(
+            "search_action", "What for it may.", by_action | _needs("subject", "resource"), actions
+        ),
+        "/.well-known/authzen-configuration": {
+            "get": {
+                "operationId": "authzen_configuration",
+                "summary": "Where the endpoints are; 404 of a gateway that was not told its own address.",
+                "responses": {**_ok(_JSON, configuration), **refusals},
+                "security": [],
+            }
+        },
+    }
+
+
+def _open(**fields: Any) -> dict[str, Any]:
+    """An object that may have more fields than these; entities and actions must have what names them."""
+    required = [name for name in ("type", "id", "name") if name in fields]
+    shape = {"type": "object", "properties": fields, "propertyNames": {"type": "string"}, "additionalProperties": True}
+    return shape | (_needs(*required) if required else {})
+
+
+def _needs(*names: str) -> dict[str, Any]:
+    return {"required": list(names)}
 
 
 def _operation(path: str, call: Any, refusals: Mapping[str, Any], body: Any, answers: Any) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from bus.gateway.embargoes import (
     ReadingsAnswer,
     ReadingsBody,
 )
+from bus.gateway.evaluating import DecisionPoint
 from bus.gateway.facts import seconds_to_stall
 from bus.gateway.findings import Findings, FindingsAnswer, FindingsBody
 from bus.gateway.impacts import ImpactAnswer, ImpactBody, Impacts
@@ -181,6 +182,7 @@ class Gateway:
         self.consents = Consents(self.rulebook, catalogue, self._pseudonym, self._log_reading)
         self.powers = Powers(self.rulebook, catalogue)
         self.mandates = Mandates(self.rulebook, catalogue, self._pseudonym)
+        self.decisions = DecisionPoint(self._connection, self._append, catalogue, keyring.signer, origin)
 
     async def __aenter__(self) -> Self:
         try:

@@ -42,6 +42,10 @@ def register(app: typer.Typer) -> None:
         port: Annotated[
             int | None, typer.Option(min=1, max=65_535, help="The gateway's port (default: a free one).")
         ] = None,
+        base_url: Annotated[
+            str | None,
+            typer.Option(help="Where others reach the gateway (https://HOST), for AuthZEN discovery."),
+        ] = None,
         bare: Annotated[bool, typer.Option("--bare", hidden=True, help="Kafka and PostgreSQL only.")] = False,
         json: Json = False,
     ) -> None:
@@ -51,7 +55,9 @@ def register(app: typer.Typer) -> None:
         """
         where = Home.find(home)
         if detach:
-            stack = await start_detached(where, kafka=kafka, postgres=postgres, port=port, bare=bare, quiet=json)
+            stack = await start_detached(
+                where, kafka=kafka, postgres=postgres, port=port, base_url=base_url, bare=bare, quiet=json
+            )
             _show(stack, as_json=json)
             return
         stop = asyncio.Event()
@@ -63,6 +69,7 @@ def register(app: typer.Typer) -> None:
             kafka_at=kafka,
             postgres_at=postgres,
             port=port,
+            base_url=base_url,
             bare=bare,
             say=lambda text: None if json else err.print(f"[dim]{text}[/]"),
         )
@@ -110,12 +117,14 @@ async def start_detached(
     kafka: str | None = None,
     postgres: str | None = None,
     port: int | None = None,
+    base_url: str | None = None,
     bare: bool = False,
     quiet: bool = False,
 ) -> Stack:
     """Runs `deptbus up` in the background; returns once it is ready. Raises what it said when it failed."""
     arguments = [sys.executable, "-m", "deploy.cli", "up", "--json", "--home", str(home.path)]
-    for name, value in (("--kafka", kafka), ("--postgres", postgres), ("--port", port)):
+    given = (("--kafka", kafka), ("--postgres", postgres), ("--port", port), ("--base-url", base_url))
+    for name, value in given:
         arguments += [name, str(value)] if value is not None else []
     arguments += ["--bare"] if bare else []
     running = stack_running(home)

@@ -25,6 +25,7 @@ from typing import Any
 import asyncpg
 import httpx
 
+from bus import authzen
 from bus.db import connect
 from bus.kafka import producer
 from bus.pki import write_private
@@ -51,12 +52,21 @@ class Supervisor:
     """One stack in one home."""
 
     def __init__(
-        self, home: Home, *, kafka_at: str | None, postgres_at: str | None, port: int | None, bare: bool, say: Progress
+        self,
+        home: Home,
+        *,
+        kafka_at: str | None,
+        postgres_at: str | None,
+        port: int | None,
+        base_url: str | None,
+        bare: bool,
+        say: Progress,
     ) -> None:
         self._home = home
         self._kafka_at = kafka_at
         self._postgres_at = postgres_at
         self._port = port
+        self._base_url = base_url
         self._bare = bare
         self._say = say
         self._children: list[Child] = []
@@ -114,6 +124,8 @@ class Supervisor:
             raise Misuse(Code.CONFIG_INVALID, f"--kafka {self._kafka_at}: HOST:PORT is wanted, several with commas")
         if self._postgres_at is not None and not self._postgres_at.startswith(("postgresql://", "postgres://")):
             raise Misuse(Code.CONFIG_INVALID, "--postgres: postgresql://USER:PASSWORD@HOST:PORT/DATABASE is wanted")
+        if self._base_url is not None:
+            authzen.metadata(self._base_url)  # says what form it has
         if self._port is not None:
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the gateway binds it
@@ -165,7 +177,8 @@ class Supervisor:
             dsn_file = home.path / "postgres.dsn"
             write_private(dsn_file, dsn.encode())
             self._process("recorder", bootstrap_servers, dsn_file, ports[5])
-            self._process("gateway", bootstrap_servers, dsn_file, ports[4], port=gateway_port)
+            base_url = () if self._base_url is None else ("--base-url", self._base_url)
+            self._process("gateway", bootstrap_servers, dsn_file, ports[4], "--port", str(gateway_port), *base_url)
             for name, url in metrics.items():
                 await self._until(name, lambda url=url: _ready(url))  # type: ignore[misc]
         assert self._watchdog is not None
@@ -197,11 +210,12 @@ class Supervisor:
         postgres.run(folder, port, self._home.logs, self._add)
         return postgres.dsn(password, port)
 
-    def _process(self, name: str, bootstrap_servers: str, dsn_file: Path, metrics_port: int, port: int = 0) -> None:
+    def _process(self, name: str, bootstrap_servers: str, dsn_file: Path, metrics_port: int, *more: str) -> None:
         self._say(f"Starting the {name}")
         arguments: list[str | Path] = [
             *(sys.executable, "-m", "deploy.process", name, "--bus", self._home.bus, "--kafka", bootstrap_servers),
-            *("--postgres-file", dsn_file, "--metrics-port", str(metrics_port), "--port", str(port)),
+            *("--postgres-file", dsn_file, "--metrics-port", str(metrics_port)),
+            *more,
         ]
         start(name, arguments, self._home.logs / f"{name}.log", announce=self._add)
 

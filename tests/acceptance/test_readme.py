@@ -101,7 +101,8 @@ def test_the_page_for_http_lists_every_route(tmp_path: Path) -> None:
             catalogue=Catalogue.load(),
             bootstrap="",
             dsn="",
-        )
+        ),
+        "https://gateway.example",
     )
     paths = [route for route in app.routes if isinstance(route, APIRoute)]
     routes = {f"{method} {route.path}".replace(":path}", "}") for route in paths for method in route.methods or ()}

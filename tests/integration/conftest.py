@@ -19,6 +19,7 @@ from tests.faults.plant import Plant, _ready, _until
 from tests.integration.bus import Place, World
 
 STOP_SECONDS = 10
+BASE_URL = "https://gateway.example"  # of the second gateway: the stack's own was told none
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +32,7 @@ def place(home: Home, stack: Stack, tmp_path_factory: pytest.TempPathFactory) ->
     arguments: list[str | Path] = [
         *(sys.executable, "-m", "deploy.process", "gateway", "--bus", home.bus, "--kafka", stack.kafka),
         *("--postgres-file", dsn_file, "--port", str(port), "--metrics-port", str(metrics)),
+        *("--base-url", BASE_URL),
     ]
     with log.open("wb") as output:
         child = subprocess.Popen(list(map(str, arguments)), stdout=output, stderr=output)

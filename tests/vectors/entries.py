@@ -165,6 +165,22 @@ def _entries() -> dict[str, dict[str, Any]]:
         "item": world.ITEM,
     }
     came = entry_value(branch=zigzag(13), body=b"".join(map(text, due.values())) + zigzag(7))
+    asked = [
+        ("tax-registration", GOOD.leaf_hash.hex(), "PERMIT", "agreement:01972a4f-4c00-7abc-8def-0123456789ab@5"),
+        ("supervision", f"{world.ITEM}/identity", "AGREEMENT_PURPOSE", ""),
+        ("", "", "REQUEST_MALFORMED", ""),
+    ]
+    evaluation = b"".join(
+        (
+            *map(text, (world.CONSUMER, "evaluations", "clerk-7")),
+            array([text(world.CONSUMER if one[0] else "") + b"".join(map(text, one)) for one in asked]),
+            zigzag(3),
+            fixed("digest"),
+            world.DEPARTMENT.id,
+            blob(fixed("the request's signature", 64)),
+        )
+    )
+    evaluated = entry_value(branch=zigzag(11), body=evaluation, by=GATEWAY)
     unfounded = fixed("salt", 16)
     changed = b"\x02" + fixed("another salt", 16) + zigzag(micros(AT)) + GROUP + b"\x02" + ADMITTED
     return {
@@ -243,6 +259,30 @@ def _entries() -> dict[str, dict[str, Any]]:
         ),
         "ok-due": entry("A recorder's clock: seven records are to be deleted, the day after.", came)
         | _ok(came, "Due", due | {"count": 7}),
+        "ok-evaluation": entry("A gateway answered a batch that opens nothing.", evaluated)
+        | _ok(
+            evaluated,
+            "Evaluation",
+            {
+                "caller": world.CONSUMER,
+                "api": "evaluations",
+                "operator": "clerk-7",
+                "answers": [
+                    {
+                        "consumer": world.CONSUMER if purpose else "",
+                        "purpose": purpose,
+                        "resource": resource,
+                        "code": code,
+                        "rule": rule,
+                    }
+                    for purpose, resource, code, rule in asked
+                ],
+                "returned": 3,
+                "digest": fixed("digest").hex(),
+                "signer": world.DEPARTMENT.id.hex(),
+                "signature": fixed("the request's signature", 64).hex(),
+            },
+        ),
         "format-2": entry("A format that this page does not define.", entry_value(format_=b"\x04"), "FORMAT_UNKNOWN"),
         "kind-out-of-range": entry("Branch 64: there is none.", entry_value(branch=zigzag(64), body=unfounded), broken),
         "group-of-another-call": entry(
