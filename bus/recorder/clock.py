@@ -32,7 +32,7 @@ from bus.gateway import revisions, rulebook
 from bus.gateway.catalogue import own_values
 from bus.gateway.deadlines import Deadlines
 from bus.gateway.rulebook import KINDS, parties, stored
-from bus.kafka import bounded
+from bus.kafka import kafka_errors
 from bus.pki import Signer
 from bus.topics import RULES
 from consent import lifecycle
@@ -46,7 +46,7 @@ from schemas.catalogue import Catalogue
 from schemas.errors import DeptbusError, Unavailable
 
 LOOK_SECONDS = 60.0  # everything here is counted in days
-BATCH = 100  # rules or rows in one transaction, some tens of milliseconds: the log itself must not wait
+BATCH = 50  # rules or rows in one transaction, some tens of milliseconds: the log itself must not wait
 SEND_SECONDS = 20.0
 PURPOSE, DATA_LIFE = "PURPOSE_REACHED", "DATA_LIFE_OVER"  # besides the limits of `consent.law`
 FIRST = UUID(int=0)
@@ -171,7 +171,8 @@ class Clock:
             await revisions.keep(connection, values)
         for row in new:
             metrics.DUE.labels(limit=row["name"]).inc()
-            log.warning("day_came", limit=row["name"], rule=f"{row['kind']}:{row['rule']}", day=row["day"].isoformat())
+        if new:
+            log.warning("days_came", limits=dict(Counter(row["name"] for row in new)))
 
     async def _tell(self, connection: asyncpg.Connection, producer: AIOKafkaProducer) -> bool:
         """Puts some of what was found on the topic; False if that were all."""
@@ -182,11 +183,13 @@ class Clock:
 
 
 async def _send(producer: AIOKafkaProducer, events: Sequence[tuple[UUID, Any]]) -> None:
-    """Raises `Unavailable`."""
-    for identifier, event in events:
-        value = json.dumps(event, ensure_ascii=False).encode()
-        sending = producer.send_and_wait(RULES, value, key=identifier.bytes)
-        await bounded(sending, SEND_SECONDS, "saying that a day came")
+    """Returns when the topic has them. Raises `Unavailable`."""
+    async with kafka_errors("saying that a day came"), asyncio.timeout(SEND_SECONDS):
+        sent = [
+            await producer.send(RULES, json.dumps(event, ensure_ascii=False).encode(), key=identifier.bytes)
+            for identifier, event in events
+        ]
+        await asyncio.gather(*sent)
 
 
 def _document(row: Any) -> Document:
