@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,18 @@ from bus.pki import CertificateAuthority, Role
 from bus.recorder import service
 from consent.decide import decide
 from consent.issuing import Issuing
-from consent.model import Access, Agreement, CatalogueEntry, Consent, Mode, RecordFacts, RecordState, Status
+from consent.lifecycle import Act
+from consent.model import (
+    Access,
+    Agreement,
+    CatalogueEntry,
+    Consent,
+    EntryState,
+    Mode,
+    RecordFacts,
+    RecordState,
+    Status,
+)
 from consent.ruleset import RuleSet
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Malformed, Refused
@@ -118,6 +130,40 @@ async def test_agreements_consents_and_issuers_of_before_decide_as_they_did(dsn:
         assert [tuple(row) for row in used] == [(Code.CONSENT_USED_UP, 2), (Code.VOLUME_EXCEEDED, 4)]
     finally:
         await connection.close()
+
+
+async def test_an_upgrade_publishes_what_it_defines_anew_and_revives_nothing(dsn: str, tmp_path: Path) -> None:
+    """A changed definition comes in the former's place at once; an item that was retired stays retired."""
+    await db.migrate(dsn)
+    connection = await db.connect(dsn)
+    try:
+        signer = CertificateAuthority.create(tmp_path / "ca", "test", OPERATOR).signer
+        shipped = Catalogue.load()
+        assert await catalogue.publish_shipped(connection, shipped, signer, "test") == list(shipped.items)
+        assert await catalogue.publish_shipped(connection, shipped, signer, "test") == []
+        (gone,) = [one for one in await entries(connection) if one.item == "tax-registration"]
+        retired = replace(gone, revision=gone.revision + 1, state=EntryState.RETIRED)
+        await rulebook.update(connection, retired, Act.RETIRE, OPERATOR, "over")
+
+        item = shipped.items[LICENCE]
+        sensitive = {name: replace(section, sensitive=True) for name, section in item.sections.items()}
+        upgraded = Catalogue(items={**shipped.items, LICENCE: replace(item, sections=sensitive)})
+        assert await catalogue.publish_shipped(connection, upgraded, signer, "test") == [LICENCE]
+        assert await catalogue.publish_shipped(connection, upgraded, signer, "test") == []
+        licences = {one.state: one.definition for one in await entries(connection) if one.item == LICENCE}
+        assert licences == {
+            EntryState.PUBLISHED: upgraded.items[LICENCE].definition,
+            EntryState.RETIRED: item.definition,
+        }
+        assert [one.state for one in await entries(connection) if one.item == gone.item] == [EntryState.RETIRED]
+        waiting = await connection.fetchval("SELECT count(*) FROM revision_outbox")
+        assert waiting == 3 * len(shipped.items) + 4  # what is not in the log yet is not lost either
+    finally:
+        await connection.close()
+
+
+async def entries(connection: asyncpg.Connection) -> list[CatalogueEntry]:
+    return rulebook.read(CatalogueEntry, await connection.fetch(catalogue.SQL["entries"], 100))
 
 
 async def rows_of_before(connection: asyncpg.Connection) -> None:
