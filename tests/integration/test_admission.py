@@ -90,8 +90,8 @@ async def test_only_who_may_issue_here_is_admitted(world: World) -> None:
     assert await ruled(world, *taxes.seal([tax_draft(values)])) == [Code.ISSUER_NOT_ENTITLED]
     # Both of one poll, and one that comes when the first is in the index.
     (mine,) = sealer.seal([draft(firm)])
-    theirs = foreign.seal([draft(firm, 2), draft(values, 8), draft(values, 3)])
-    assert await ruled(world, mine, *theirs) == ["ADMITTED", *[Code.ISSUER_NOT_ENTITLED] * 3]
+    theirs = foreign.seal([draft(firm, 2), draft(firm, 9), draft(values, 8), draft(values, 3)])
+    assert await ruled(world, mine, *theirs) == ["ADMITTED", *[Code.ISSUER_NOT_ENTITLED] * 4]
 
 
 async def test_a_record_needs_its_session_and_the_first_session_stands(world: World) -> None:
