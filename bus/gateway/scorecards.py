@@ -10,8 +10,8 @@ section was opened; `refused`, a section was refused (a decision can be both); `
 the bus had and the asker did not get.
 
 **Response**. A gateway decides by itself, so two times are told apart. `answer`: where there was no agreement
-(AGREEMENT_NONE), since when it was asked (the first such refusal of these days), and when the provider agreed: the
-log's first revision of an agreement thereafter, null while there is none. `decided_to_logged_ms`: from a decision until
+(AGREEMENT_NONE), since when it was asked (the first such refusal of these days), and when one was put to use: the
+log's first activation of an agreement thereafter, null while there is none. `decided_to_logged_ms`: from a decision until
 the log had it, after which its key leaves, of the first thousand decisions, on either side, of the last day that has
 some. It is the difference of two clocks, the gateway's and the broker's. The log does not know when a request arrived.
 
@@ -47,6 +47,7 @@ from bus.gateway.trail import Filter, Published
 from bus.httpsig import Signed
 from bus.terms import Word, asked, term
 from consent.decide import CHINA
+from consent.lifecycle import Act
 from schemas.errors import Code, Misuse, Refused
 
 DAYS = 30
@@ -309,7 +310,7 @@ async def _answer(
         found, made = await trail.page(connection, revisions, at, made, EXAMPLES)
         for revision in found:
             body = revision.entry.body
-            if (body["kind"], body["state"], body["revision"]) == ("agreement", "ACTIVE", 1):
+            if (body["kind"], body["act"]) == ("agreement", Act.ACTIVATE):
                 return {"asked": since.logged_at.isoformat(), "agreed": revision.stored.logged_at.isoformat()}
     return {"asked": since.logged_at.isoformat(), "agreed": None}
 
@@ -360,7 +361,7 @@ async def _collected_again(connection: asyncpg.Connection, whose: str, span: Spa
     """Counts of records, and the leaf hashes of some."""
     days = (span.begin, span.end, whose)
     issued = await connection.fetchrow(SQL["issued"], *days)
-    agreed = await _agreed(connection, whose, at)
+    agreed = await _agreed(connection, whose)
     unnamed = (
         await connection.fetch(SQL["source_unnamed"], *days, *map(list, zip(*agreed, strict=True)), EXAMPLES)
         if agreed
@@ -380,23 +381,10 @@ async def _collected_again(connection: asyncpg.Connection, whose: str, span: Spa
     }
 
 
-async def _agreed(connection: asyncpg.Connection, whose: str, at: Published) -> list[tuple[str, datetime, datetime]]:
-    """Items that the department may receive, since when and until when: made, valid, and not yet ended.
-
-    When an agreement was made the log knows. If that is not served any more, it was long ago.
-    """
-    found = []
-    for row in await connection.fetch(SQL["agreements"], whose, rulebook.LIST_LIMIT):
-        made, _ = await trail.page(
-            connection,
-            Filter(groups=(frozenset([("rule", f"agreement:{row['id']}@1")]), frozenset([("kind", "Revision")]))),
-            at,
-            -1,
-            1,
-        )
-        begin = max([row["begin"], *(one.stored.logged_at for one in made)])
-        found.append((row["item"], begin, row["end"]))
-    return found
+async def _agreed(connection: asyncpg.Connection, whose: str) -> list[tuple[str, datetime, datetime]]:
+    """Items that the department may receive, since when and until when: in use, valid, and not yet ended."""
+    rows = await connection.fetch(SQL["agreements"], whose, rulebook.LIST_LIMIT)
+    return [(row["item"], row["begin"], row["end"]) for row in rows]
 
 
 async def _unopened(connection: asyncpg.Connection, whose: str, at: Published, named: Sequence[Any]) -> list[str]:

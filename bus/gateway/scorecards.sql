@@ -26,11 +26,15 @@ SELECT r.leaf_hash AS record, count(*) OVER () AS total
  ORDER BY r.admitted_at DESC, r.leaf_hash LIMIT $7;
 
 -- name: agreements
--- What a department may receive; an agreement that was ended counts until then.
-SELECT id, item, (body->>'valid_from')::date::timestamp AT TIME ZONE 'Asia/Shanghai' AS begin,
+-- What a department may receive, since it was put to use; an agreement that was ended counts until then. One of before
+-- its acts were kept was in use from its first day.
+SELECT id, item, GREATEST((body->>'valid_from')::date::timestamp AT TIME ZONE 'Asia/Shanghai',
+             (SELECT min(a.at) FROM rule_act a WHERE a.rule = rule.id AND a.act = 'ACTIVATE')) AS begin,
        LEAST(((body->>'valid_until')::date + 1)::timestamp AT TIME ZONE 'Asia/Shanghai',
              CASE WHEN state = 'ACTIVE' THEN '9999-01-01' ELSE since END) AS end
   FROM rule WHERE kind = 'agreement' AND grantee = $1 AND state IN ('ACTIVE', 'SUSPENDED', 'EXPIRED', 'TERMINATED')
+   AND (NOT EXISTS (SELECT 1 FROM rule_act a WHERE a.rule = rule.id AND a.act = 'SUBMIT')
+        OR EXISTS (SELECT 1 FROM rule_act a WHERE a.rule = rule.id AND a.act = 'ACTIVATE'))
  ORDER BY id LIMIT $2;
 
 -- name: named

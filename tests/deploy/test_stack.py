@@ -371,6 +371,9 @@ _LABELS = {
     "kind",
     "route",
     "item",
+    "limit",  # the law's name of it
+    "state",
+    "verdict",
     "le",
     # prometheus_client's own, of the interpreter
     "generation",
