@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from uuid import UUID
 
 from consent.model import (
     Access,
@@ -31,6 +30,8 @@ from schemas.catalogue import Item, ShareClass
 from schemas.errors import Code
 
 CHINA = timezone(timedelta(hours=8))  # civil dates of licences, agreements and consents
+# Looked up once, as in `consent.rules`.
+_PERMIT, _UNCONDITIONAL, _CONSENT = Code.PERMIT, ShareClass.UNCONDITIONAL, Ground.CONSENT
 
 # How far each rule is from the start, for 'the nearest miss': of several candidates the one that failed last is told.
 _REACHED = {rule.name: step for step, rule in enumerate(RULES)}
@@ -73,7 +74,7 @@ def decide(
             return Decision(sections=tuple(SectionDecision(name, code, found.words) for name in sections))
         mandate = found
     decided: list[SectionDecision] = []
-    rests_on: dict[UUID, Basis] = {}
+    rests_on: dict[int, Basis] = {}  # by identity: the facts have each document once
     for name in sections:
         question.name = name
         answer = choose(question, rules)
@@ -81,9 +82,9 @@ def decide(
             decided.append(SectionDecision(name, answer.rule.code or Code.UNDECIDABLE, answer.words))
             continue
         basis = answer if mandate is None else (*answer, mandate)
-        decided.append(SectionDecision(name, Code.PERMIT, " ".join([one.word for one in basis])))
+        decided.append(SectionDecision(name, _PERMIT, " ".join([one.word for one in basis])))
         for one in basis:
-            rests_on[one.id] = one
+            rests_on[id(one)] = one
     return Decision(sections=tuple(decided), rests_on=tuple(rests_on.values()))
 
 
@@ -111,7 +112,7 @@ def choose(question: Question, rules: Rules = RULES) -> tuple[Basis, ...] | Miss
     rule = broken(rules.section, question)
     if rule is not None:
         return Miss(rule, entry.word)
-    if question.section.share is ShareClass.UNCONDITIONAL:
+    if question.section.share is _UNCONDITIONAL:
         rule = broken(rules.state, question)
         return (entry,) if rule is None else Miss(rule, entry.word)
     nearest: Miss | None = None
@@ -142,7 +143,7 @@ def _under(agreement: Agreement, power: Power | None, question: Question, rules:
     rule = broken(rules.agreement, question)
     if rule is not None:
         return Miss(rule, _words(basis))
-    if question.access.ground == Ground.CONSENT:
+    if question.access.ground == _CONSENT:
         consents = _consents(question, rules)
         if isinstance(consents, Miss):
             return Miss(consents.rule, _words(basis) + (f" {consents.words}" if consents.words else ""))

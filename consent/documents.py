@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import date
 from enum import StrEnum
-from functools import cache, cached_property
+from functools import cache, lru_cache
 from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 from uuid import UUID
 
@@ -33,8 +33,16 @@ class Part:
     """A value inside a document."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Document:
+class _Once:
+    """What is computed from a document once. Without a dict: a decision looks at few places in memory."""
+
+    __slots__ = ("_hash", "_word")
+    _hash: bytes
+    _word: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document(_Once):
     """Base of all documents. `kind` is what the trail, the database and commands call its class."""
 
     kind: ClassVar[str]
@@ -43,15 +51,23 @@ class Document:
     revision: int
     state: StrEnum
 
-    @cached_property
+    @property
     def hash(self) -> bytes:
         """SHA-256 of the body's canonical JSON."""
-        return hashlib.sha256(canonical(self.body())).digest()
+        try:
+            return self._hash
+        except AttributeError:
+            object.__setattr__(self, "_hash", hashlib.sha256(canonical(self.body())).digest())
+            return self._hash
 
-    @cached_property
+    @property
     def word(self) -> str:
         """As the trail names it, `<kind>:<id>@<revision>`."""
-        return f"{self.kind}:{self.id}@{self.revision}"
+        try:
+            return self._word
+        except AttributeError:
+            object.__setattr__(self, "_word", f"{self.kind}:{self.id}@{self.revision}")
+            return self._word
 
     def body(self) -> dict[str, Any]:
         """What was signed, as JSON."""
@@ -73,9 +89,14 @@ class Document:
         return made
 
     @classmethod
-    def stored(cls, body: Mapping[str, Any], revision: Any, state: Any) -> Self:
-        """A document from its parts. Raises `Malformed` (DATA_CORRUPT): only this class writes such bodies."""
+    def stored(cls, body: Mapping[str, Any], revision: Any, state: Any, known: bytes | None = None) -> Self:
+        """A document from its parts; `known` is its hash, where that is known: it is not computed once more.
+
+        Raises `Malformed` (DATA_CORRUPT): only this class writes such bodies.
+        """
         made: Self = _read(cls, {**body, "revision": revision, "state": state})
+        if known is not None:
+            object.__setattr__(made, "_hash", known)
         return made
 
 
@@ -125,7 +146,9 @@ def _reader(kind: Any) -> Callable[[Any], Any]:
     if get_origin(kind) is frozenset:
         (inner,) = get_args(kind)
         read_one = _reader(inner)
-        return lambda values: _set([read_one(one) for one in _list(values)])
+        # Of one field, documents share equal sets: many speak of the same few purposes, sections and regions.
+        shared = lru_cache(maxsize=10_000)(lambda found: found)
+        return lambda values: shared(_set([read_one(one) for one in _list(values)]))
     if get_origin(kind) is tuple:
         read_each = _reader(get_args(kind)[0])
         return lambda values: tuple(read_each(one) for one in _list(values))
@@ -165,6 +188,7 @@ def _uuid(value: Any) -> UUID:
     return read
 
 
+@lru_cache(maxsize=10_000)  # twenty-seven years
 def _day(value: Any) -> date:
     day = date.fromisoformat(_text(value))
     if day.isoformat() != value:

@@ -160,7 +160,7 @@ def status_after(operation: Operation) -> Status:
     return _AFTER.get(operation, Status.VALID)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement(Document):
     """A sharing agreement (共享协议) over one item.
 
@@ -220,7 +220,7 @@ class Frequency(Part):
     every: Every
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Consent(Document):
     """One subject's consent for one recipient (PIPL art. 23: recipient, purpose, kinds of data).
 
@@ -256,7 +256,7 @@ class PowerKind(StrEnum):
     OPEN = "OPEN"  # to open what the grantor's agreements share
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Power(Document):
     """A power (授权) over items: the operator enters those by law, a department delegates its own to a window (窗口),
     a zone or a lower level, which acts with its own keys.
@@ -287,7 +287,7 @@ class Holder(Part):
     subject: bytes
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mandate(Document):
     """A subject's mandate for an agent (代办员), who acts for them: for whom, for which items and purposes, how long.
 
@@ -314,7 +314,7 @@ class DataClass(StrEnum):
     CORE = "CORE"  # 核心
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueEntry(Document):
     """An entry of the catalogue (资源目录), as it was drafted: its id follows from the item's name.
 
@@ -335,7 +335,7 @@ class CatalogueEntry(Document):
     state: EntryState
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Correction(Document):
     """A consumer's doubt about a record (疑义校核): the record's leaf hash, what is doubted, and why."""
 
@@ -350,7 +350,7 @@ class Correction(Document):
     state: CorrectionState
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dispute(Document):
     """A dispute (争议) between the parties of an agreement."""
 

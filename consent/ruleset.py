@@ -39,37 +39,57 @@ class RuleSet:
         self.documents: dict[UUID, Basis] = {}
         for one in documents:
             self._add(one)
+        # Between most departments agreements are all that counts: what is said of them is said once.
+        self._plain = {key: self._facts(key[2], group) for key, group in self._agreements.items()}
 
     def facts(
         self, access: Access, record: RecordFacts, *, used_up: Mapping[UUID, Code] = _NOTHING, known: bool = True
     ) -> Facts:
         """What this set says of a question, everything else being in order."""
+        item = record.item
+        key = (access.consumer, record.issuer, item)
         powers = self._powers.get(access.consumer, ())
-        agreements = self._agreements.get((access.consumer, record.issuer, record.item), ())
-        for grantor in sorted({power.grantor for power in powers}):
-            agreements += self._agreements.get((grantor, record.issuer, record.item), ())
         consents: tuple[Consent, ...] = ()
         mandates: tuple[Mandate, ...] = ()
         for holder in record.holders:
-            consents += self._consents.get((holder, record.item), ())
+            consents += self._consents.get((holder, item), ())
             if access.agent is not None:
-                mandates += self._mandates.get((access.agent, holder, record.item), ())
+                mandates += self._mandates.get((access.agent, holder, item), ())
+        if known and not (powers or consents or mandates or used_up):
+            plain = self._plain.get(key)
+            if plain is not None:
+                return plain
+        agreements = self._agreements.get(key, ())
+        for grantor in sorted({power.grantor for power in powers}):
+            agreements += self._agreements.get((grantor, record.issuer, item), ())
+        return self._facts(item, agreements, consents, powers, mandates, used_up, known)
+
+    def agreements(self) -> Iterable[Agreement]:
+        """Every agreement."""
+        return (one for group in self._agreements.values() for one in group)
+
+    def _facts(
+        self,
+        item: str,
+        agreements: tuple[Agreement, ...],
+        consents: tuple[Consent, ...] = (),
+        powers: tuple[Power, ...] = (),
+        mandates: tuple[Mandate, ...] = (),
+        used_up: Mapping[UUID, Code] = _NOTHING,
+        known: bool = True,
+    ) -> Facts:
         return Facts(
             consumer_known=known,
             consumer_suspended=False,
             index_fresh=True,
             audit_current=True,
-            entry=self.entries.get(record.item),
+            entry=self.entries.get(item),
             agreements=agreements,
             consents=consents,
             powers=powers,
             mandates=mandates,
             used_up=used_up,
         )
-
-    def agreements(self) -> Iterable[Agreement]:
-        """Every agreement."""
-        return (one for group in self._agreements.values() for one in group)
 
     def _add(self, one: Basis) -> None:
         self.documents[one.id] = one

@@ -275,10 +275,7 @@ def stored(kind: type[D], identifier: UUID, revision: int, state: str, known: by
 @lru_cache(maxsize=PARSED)
 def _parsed(kind: str, _identifier: UUID, revision: int, state: str, known: bytes | None, body: str) -> Any:
     """A revision never changes, so it is parsed once."""
-    made = KINDS[kind].stored(json.loads(body), revision, state)
-    if known is not None:
-        made.__dict__["hash"] = known  # what `hash` would compute, once more for every consent that is read
-    return made
+    return KINDS[kind].stored(json.loads(body), revision, state, known)
 
 
 def read(kind: type[D], rows: Sequence[Any]) -> list[D]:

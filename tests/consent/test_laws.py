@@ -372,7 +372,9 @@ def _with_less(case: Case) -> Iterator[Case]:
         for at, one in enumerate(documents):
             fewer: list[tuple[Any, ...]] = [()]
             # Not what bounds more by being there: no region is everywhere, no agreement named is any.
-            for part in {"sections", "purposes", "grounds", "duties", "statuses", "onward", "items"} & vars(one).keys():
+            for part in {"sections", "purposes", "grounds", "duties", "statuses", "onward", "items"}.intersection(
+                dir(one)
+            ):
                 changed: dict[str, Any] = {part: frozenset()}
                 fewer.append((replace(one, **changed),))
             for less in fewer:
