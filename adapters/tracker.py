@@ -104,10 +104,10 @@ async def _all(client: GatewayClient, asked: dict[str, Any]) -> list[dict[str, A
 def _usage(one: dict[str, Any]) -> dict[str, str]:
     """The bus knows a department's systems by one name, the department's."""
     to = one["onward_to_name"] or one["onward_to"]
-    onward = f"（转提供 {to}）" if to else ""
+    more = f"（转提供 {to}）" if to else f"（批量使用决定，共 {one['set']['size']} 条）" if one["set"] else ""
     return {
         "logtime": _written(datetime.fromisoformat(one["logged_at"])),
-        "action": f"{one['purpose_zh'] or one['purpose']}: {one['item_zh'] or one['item']}{onward}",
+        "action": f"{one['purpose_zh'] or one['purpose']}: {one['item_zh'] or one['item']}{more}",
         "receiverCode": one["receiver"],
         "receiverName": one["receiver_name"],
         "receiverSystem": one["receiver_name"] or one["receiver"],

@@ -71,7 +71,7 @@ def row(entry: Document, names: Mapping[str, str]) -> Row:
     body: Document = entry["body"]
     who = _first(body, "consumer", "reader", "recipient", "addressee")
     whose = _first(body, "provider", "author", "issuer") or _issuer(body)
-    sections: Sequence[Document] = body.get("sections", ())
+    sections = sections_of(body)
     return (
         str(entry["index"]),
         civil(entry["logged_at"]),
@@ -93,6 +93,12 @@ def row(entry: Document, names: Mapping[str, str]) -> Row:
         _said(entry["kind"], body),
         entry["entry"],
     )
+
+
+def sections_of(body: Document) -> Sequence[Document]:
+    """A decision's `name`, `code` and `rule` of each section. A set's are names: it holds what is permitted alone."""
+    sections: Sequence[Any] = body.get("sections", ())
+    return [{"name": one, "code": "PERMIT", "rule": body["rule"]} if isinstance(one, str) else one for one in sections]
 
 
 def csv_lines(rows: Iterable[Row]) -> Iterator[bytes]:

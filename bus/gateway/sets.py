@@ -35,6 +35,7 @@ from bus.gateway.shapes import Count, CreditCode, Hash, RequestId, Text, from_he
 from bus.httpsig import Signed
 from bus.messages import KeyRequest, Read, check_texts
 from bus.pki import Signer
+from bus.sets import Member
 from bus.terms import Word
 from consent.decide import CHINA
 from consent.model import Access, Basis, Decision, Mode
@@ -114,19 +115,6 @@ class ProofAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     record: Hash
     subjects: list[Hash]
     path: list[Hash]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """One record of a set, with its holders' pseudonyms in the order of the claims."""
-
-    record: bytes
-    subjects: tuple[bytes, ...]
-
-    @property
-    def leaf(self) -> bytes:
-        """`H(0x00 ‖ record ‖ subjects)`."""
-        return merkle.leaf_hash(self.record + b"".join(self.subjects))
 
 
 class Sets:

@@ -246,7 +246,7 @@ def row(entry: dict[str, Any], names: Mapping[str, str]) -> list[Any]:
     who = body.get("consumer") or body.get("reader") or body.get("recipient") or ""
     whose = body.get("provider") or body.get("author") or ""
     purpose, ground = _for(body)
-    sections = body.get("sections", ())
+    sections = tables.sections_of(body)
     opened = [s["name"] for s in sections if s["code"] == "PERMIT"]
     refused = [f"{s['name']}={s['code']}" for s in sections if s["code"] != "PERMIT"]
     at = entry["time"][:19].replace("T", " ")
@@ -295,8 +295,9 @@ def _tell(found: dict[str, Any], names: Mapping[str, str]) -> None:
 def _said(event: Mapping[str, Any], names: Mapping[str, str]) -> str:
     body = event["body"]
     who = body.get("consumer") or body.get("reader") or body.get("by") or ""
-    opened = ", ".join(s["name"] for s in body.get("sections", ()) if s["code"] == "PERMIT")
-    refused = ", ".join(f"{s['name']} {s['code']}" for s in body.get("sections", ()) if s["code"] != "PERMIT")
+    sections = tables.sections_of(body)
+    opened = ", ".join(s["name"] for s in sections if s["code"] == "PERMIT")
+    refused = ", ".join(f"{s['name']} {s['code']}" for s in sections if s["code"] != "PERMIT")
     purpose, ground = _for(body)
     version = f"version {event['sequence']} {event['operation']} {event['record']}" if "operation" in event else ""
     parts = [
@@ -307,6 +308,7 @@ def _said(event: Mapping[str, Any], names: Mapping[str, str]) -> str:
         f"refused {refused}" if refused else "",
         " ".join(filter(None, (purpose, ground, body.get("citation", "")))),
         f"case {body['case']}" if body.get("case") else "",
+        f"in a set of {body['count']}" if "root" in body else "",
         body.get("what") or body.get("code") or body.get("reason") or body.get("basis") or "",
         version,
     ]

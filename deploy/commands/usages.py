@@ -90,7 +90,7 @@ def _row(one: Mapping[str, Any]) -> list[Any]:
         one["item_zh"] or one["item"],
         one["purpose_zh"] or one["purpose"],
         " ".join(part for part in (one["ground_zh"] or one["ground"], one["citation"]) if part),
-        one["sections"],
+        ", ".join(one["sections"]) + (f" (批量 set of {one['set']['size']})" if one["set"] else ""),
         "已撤回 voided" if one["voided"] else "",
         one["entry"],
     ]

@@ -13,6 +13,7 @@ from openpyxl import load_workbook
 
 from bus import tables
 from bus.audit import KINDS
+from deploy.commands import trail
 from deploy.workbook import TrailBook
 
 NAMES = {"11330400002520062A": "海盐县市场监督管理局", "12330411MB0X00000Y": "税务局"}
@@ -62,6 +63,17 @@ def test_a_row_says_who_opened_what_of_whom_in_the_readers_language() -> None:
     assert (row["开放部分"], row["拒绝部分及代码"]) == ("identity", "business(AGREEMENT_SECTION)")
     assert (row["用途"], row["依据"], row["所依规则"]) == ("税务登记", "法定职责", "r@1")
     assert set(tables.KINDS) == set(KINDS)
+
+
+def test_a_set_is_a_row_of_what_it_opened() -> None:
+    """Its sections are names, its rules one text: in a spreadsheet and in a terminal's table."""
+    changed = {"sections": ["identity", "business"], "rule": "r@1 s@2", "count": 29, "root": "ef" * 32}
+    entry = decision(**changed) | {"kind": "SetDecision"}
+    headings, cells = parsed(entry)
+    row = dict(zip(headings, cells, strict=True))
+    assert (row["事项"], row["开放部分"], row["拒绝部分及代码"]) == ("批量使用决定", "identity、business", "")
+    assert (row["所依规则"], row["说明"]) == ("r@1 s@2", f"29 条,根 {'ef' * 32}")
+    assert trail.row(entry, NAMES)[-2:] == [["identity", "business"], []]
 
 
 HARMFUL = (

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import secrets
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from typer.testing import CliRunner
 
+from adapters.tracker import create_app
 from bus import envelope, merkle
 from bus.client import GatewayClient
 from bus.identity import Identity
 from bus.outbox import Sealed
+from bus.sets import Member
 from bus.subscriber import Wanted
+from deploy.cli import app
+from deploy.home import Home, Stack
 from schemas.errors import Code, Refused
 from schemas.operations import Operation
 from tests.integration.bus import DUTY, LICENCE, PURPOSE, World, draft, reads
 
 FIRMS = 30
+SECONDS = 60
 ASK = {"purpose": PURPOSE, "ground": "STATUTORY_DUTY", "citation": DUTY, "operator": "matcher"}
 
 
@@ -121,3 +131,61 @@ async def test_a_set_has_a_cap_an_end_a_region_and_a_duty(world: World) -> None:
         capped.consumer, "/v1/sets:candidates", {"item": LICENCE, "provider": capped.provider.uscc, "region": "33"}
     )
     assert candidates == {"records": sorted(one.leaf_hash.hex() for one in sealed), "next": None}
+
+
+async def test_on_the_command_line_a_set_is_asked_for_and_nobody_bends_it(
+    world: World, home: Home, stack: Stack, tmp_path: Path
+) -> None:
+    """All candidates, or those of a file; a portal's tables show it; a set rewritten as a whole is not the log's."""
+    parties, portal = await world.parties(set_limit=3, set_until="2099-12-31"), await world.join(portal=True)
+    sealed, values = await world.firms(parties.provider, 3)
+    await world.publish(parties.provider, draft(values[0], 2, operation=Operation.CANCELLED))
+    where = Home(world.place.folder)
+    where.write_stack(stack)
+    key = ("--key", str(home.bus / "log" / "log.vkey"))
+
+    async def deptbus(*line: str, who: Identity = parties.consumer) -> tuple[int, str]:
+        command = [*line, "--as", who.name, "--home", str(where.path)]
+        done = await asyncio.wait_for(asyncio.to_thread(CliRunner().invoke, app, command), SECONDS)
+        return done.exit_code, done.stdout + done.stderr
+
+    ask = ["set", "open", "--item", LICENCE, "--provider", parties.provider.name, "--section", "identity", "--region"]
+    ask += ("33", *(text for name, value in ASK.items() for text in (f"--{name}", value)))
+    code, said = await deptbus(*ask, "--json")
+    granted = json.loads(said)
+    assert (code, granted["count"], granted["refused"]) == (0, 2, [])
+    file = tmp_path / "records"
+    file.write_text("\n".join(one.leaf_hash.hex().upper() for one in (*sealed, sealed[0])), "ascii")
+    code, said = await deptbus(*ask, "--records", str(file))
+    assert (code, Code.SUPERSEDED in said, "1 refused" in said) == (0, True, True)
+    file.write_text(sealed[0].leaf_hash.hex(), "ascii")
+    assert (await deptbus(*ask, "--records", str(file)))[0] == 1
+    file.write_text("not a hash", "ascii")
+    assert (await deptbus(*ask, "--records", str(file)))[0] == 2
+
+    entry, record = bytes.fromhex(granted["entry"]), sealed[1].leaf_hash.hex()
+    for who, carried in ((parties.consumer, True), (portal, False)):
+        code, said = await deptbus("set", "prove", entry.hex(), record, *key, "--json", who=who)
+        proven = json.loads(said)
+        assert (code, proven["root"], proven["root_in_entry"]) == (0, granted["root"], carried)
+    code, said = await deptbus("audit", "subject", "--subject", f"ORGANISATION:{values[1]['uscc']}", who=portal)
+    assert (code, "批量" in said) == (0, True)
+    async with GatewayClient(portal, world.place.gateways) as client:
+        transport = httpx.ASGITransport(create_app(client))
+        async with httpx.AsyncClient(transport=transport, base_url="http://tracker") as http:
+            answer = await http.get(f"/v2/findUsage?userCode={values[1]['uscc']}", headers={"X-Road-UserId": "CN1"})
+    usages = answer.json()["usages"]
+    assert usages[0]["action"] == "税务登记: 营业执照（批量使用决定，共 2 条）"
+    for line in (("audit", "query", "--kind", "SetDecision"), ("audit", "story", record)):
+        code, said = await deptbus(*line)
+        assert (code, "identity" in said) == (0, True)
+
+    assert (await deptbus("set", "prove", entry.hex(), sealed[0].leaf_hash.hex(), *key))[0] == 1
+    # Whoever has the database takes one out and makes the rest a set again: the log has another root.
+    alone = envelope.parse(sealed[1].value).claims.holders
+    root = merkle.root([Member(record=sealed[1].leaf_hash, subjects=alone).leaf])
+    await world.db.execute("DELETE FROM set_member WHERE entry = $1 AND record <> $2", entry, sealed[1].leaf_hash)
+    await world.db.execute("UPDATE set_member SET position = 0 WHERE entry = $1", entry)
+    await world.db.execute("UPDATE set_grant SET root = $2, size = 1 WHERE entry = $1", entry, root)
+    code, said = await deptbus("set", "prove", entry.hex(), record, *key)
+    assert (code, Code.PROOF_INVALID in said) == (1, True)
