@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bus import audit, disclosure, envelope, hpke, merkle, messages, pseudonyms, sealing, session
+from bus import audit, disclosure, envelope, hpke, merkle, messages, pseudonyms, sealing, session, sets
 from bus.opening import decode_section, open_section
 from bus.proof import ProofVerifier
 from bus.trust import Trust
@@ -119,6 +119,16 @@ def check_merkle(v: Vector) -> None:
     assert root.hex() == v["root"]
 
 
+def check_set(v: Vector) -> None:
+    members = [
+        sets.Member(record=_bytes(one["record"]), subjects=tuple(map(_bytes, one["subjects"]))) for one in v["members"]
+    ]
+    path, root = [_bytes(one) for one in v["path"]], _bytes(v["root"])
+    sets.verify(members[v["position"]], v["position"], len(members), path, root)
+    assert merkle.root([one.leaf for one in members]) == root
+    assert [one.record for one in members] == sorted({one.record for one in members})
+
+
 def check_ggm(v: Vector) -> None:
     node = sealing.LeafKeys(_bytes(v["root"])).node(v["leaf"])
     assert sealing.section_root(_bytes(v["session_secret"]), v["section"]).hex() == v["root"]
@@ -145,6 +155,7 @@ CHECKS: Mapping[str, Callable[[Vector], None]] = {
     "audit-entry": check_audit_entry,
     "disclosure": check_disclosure,
     "merkle": check_merkle,
+    "set": check_set,
     "ggm": check_ggm,
     "pseudonym": check_pseudonym,
 }

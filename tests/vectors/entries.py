@@ -9,7 +9,7 @@ from typing import Any
 from bus import merkle, sealing
 from bus.pki import Role, Signer
 from bus.proof import checkpoint_body
-from tests.vectors import sections, world
+from tests.vectors import sections, trees, world
 from tests.vectors.records import Case
 from tests.vectors.world import (
     AT,
@@ -181,6 +181,21 @@ def _entries() -> dict[str, dict[str, Any]]:
         )
     )
     evaluated = entry_value(branch=zigzag(11), body=evaluation, by=GATEWAY)
+    of_set = ("tax-registration", "STATUTORY_DUTY", "税收征收管理法 15", "", "matcher", world.ITEM, "3304")
+    granted = b"".join(
+        (
+            *map(text, (world.CONSUMER, *of_set, world.ISSUER)),
+            array([text("identity"), text("business")]),
+            zigzag(len(trees.MEMBERS)),
+            trees.SET_ROOT,
+            text("agreement:0@4 power:1@1"),
+            array([fixed("the agreement's body"), fixed("the power's body")]),
+            fixed("digest"),
+            world.DEPARTMENT.id,
+            blob(fixed("the request's signature", 64)),
+        )
+    )
+    matched = entry_value(branch=zigzag(12), body=granted, by=GATEWAY)
     unfounded = fixed("salt", 16)
     changed = b"\x02" + fixed("another salt", 16) + zigzag(micros(AT)) + GROUP + b"\x02" + ADMITTED
     return {
@@ -259,6 +274,30 @@ def _entries() -> dict[str, dict[str, Any]]:
         ),
         "ok-due": entry("A recorder's clock: seven records are to be deleted, the day after.", came)
         | _ok(came, "Due", due | {"count": 7}),
+        "ok-set": entry("A gateway granted the set of `set/ok-owners`.", matched)
+        | _ok(
+            matched,
+            "SetDecision",
+            {
+                "consumer": world.CONSUMER,
+                **dict(
+                    zip(
+                        ("purpose", "ground", "citation", "case", "operator", "item", "region"),
+                        of_set,
+                        strict=True,
+                    )
+                ),
+                "provider": world.ISSUER,
+                "sections": ["identity", "business"],
+                "count": len(trees.MEMBERS),
+                "root": trees.SET_ROOT.hex(),
+                "rule": "agreement:0@4 power:1@1",
+                "hashes": [fixed("the agreement's body").hex(), fixed("the power's body").hex()],
+                "digest": fixed("digest").hex(),
+                "signer": world.DEPARTMENT.id.hex(),
+                "signature": fixed("the request's signature", 64).hex(),
+            },
+        ),
         "ok-evaluation": entry("A gateway answered a batch that opens nothing.", evaluated)
         | _ok(
             evaluated,

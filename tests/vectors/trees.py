@@ -1,4 +1,7 @@
-"""Vectors of Merkle trees: the leaves and roots that RFC 6962's implementations publish, and inclusion in them."""
+"""Vectors of Merkle trees: the leaves and roots that RFC 6962's implementations publish, and inclusion in them.
+
+And of a set's tree, with leaves over records and their holders.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from bus import merkle
+from bus.sets import Member
 from tests.vectors.records import Case
+from tests.vectors.world import GOOD, HOLDER, fixed
 
 # The test tree of certificate-transparency's reference implementation: inputs, and the root of the first n.
 INPUTS = (
@@ -24,6 +29,18 @@ ROOTS = (
     "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
 )
 
+MEMBERS = tuple(
+    sorted(
+        (
+            Member(record=GOOD.leaf_hash, subjects=(HOLDER,)),
+            Member(record=fixed("a record of two owners"), subjects=(fixed("an owner"), fixed("a co-owner"))),
+            Member(record=fixed("another record"), subjects=(fixed("an owner"),)),
+        ),
+        key=lambda one: one.record,
+    )
+)
+SET_ROOT = merkle.root([one.leaf for one in MEMBERS])
+
 
 def cases() -> Iterator[Case]:
     for size, root in enumerate(ROOTS):
@@ -39,6 +56,7 @@ def cases() -> Iterator[Case]:
             _inclusion(note, "ok", leaves[index], index, size, path, ROOTS[size]),
         )
     yield from _bad(leaves)
+    yield from _sets()
 
 
 def _bad(leaves: list[bytes]) -> Iterator[Case]:
@@ -62,3 +80,21 @@ def _inclusion(
     fields: dict[str, Any] = {"note": note, "expect": expect, "leaf_hash": leaf.hex(), "index": index, "size": size}
     fields["path"] = [one.hex() for one in path]
     return fields if root is None else fields | {"root": root}
+
+
+def _sets() -> Iterator[Case]:
+    """Each proves the member with two holders; the path and the root are those of the set as it was granted."""
+    place = next(at for at, one in enumerate(MEMBERS) if len(one.subjects) == 2)
+    two = MEMBERS[place]
+    turned = Member(record=two.record, subjects=two.subjects[::-1])
+    first = Member(record=two.record, subjects=two.subjects[:1])
+    path = [one.hex() for one in merkle.paths(merkle.levels([one.leaf for one in MEMBERS]))[place]]
+    for name, note, expect, shown in (
+        ("ok-owners", "Three records, one of two holders.", "ok", two),
+        ("subjects-turned", "Its holders in another order than the claims have them.", "PROOF_INVALID", turned),
+        ("subject-missing", "One of its two holders is left out.", "PROOF_INVALID", first),
+    ):
+        members = [{"record": one.record.hex(), "subjects": [s.hex() for s in one.subjects]} for one in MEMBERS]
+        members[place] = {"record": shown.record.hex(), "subjects": [s.hex() for s in shown.subjects]}
+        fields = {"note": note, "expect": expect, "members": members, "root": SET_ROOT.hex()}
+        yield "set", name, fields | {"position": place, "path": path}
