@@ -89,7 +89,11 @@ async def test_one_entry_opens_the_set_and_each_subject_finds_it(world: World) -
     story = await world.post(portal, "/v1/audit/stories:show", {"record": sealed[7].leaf_hash.hex()})
     assert "opened in a set" in [event["what"] for event in story["events"]]
 
-    await world.db.execute("DELETE FROM set_member WHERE entry = $1 AND position = 3", bytes.fromhex(granted["entry"]))
+    await world.db.execute(
+        "DELETE FROM set_member WHERE entry = $1 AND record = $2",
+        bytes.fromhex(granted["entry"]),
+        sealed[9].leaf_hash,
+    )
     bent = await world.send_json(
         portal, "/v1/sets:prove", {"entry": granted["entry"], "record": sealed[7].leaf_hash.hex()}
     )

@@ -70,6 +70,7 @@ async def test_a_subject_learns_who_opened_its_data_and_why(world: World, home: 
         "citation": DUTY,
         "onward_to": None,
         "onward_to_name": "",
+        "set": None,
         "voided": False,
     }
     assert (second["receiver"], second["sections"]) == (other.uscc, ["identity"])

@@ -20,7 +20,7 @@ from bus.tilestore import Stored
 from bus.trustfeed import stop_task
 from consent.decide import CHINA
 from schemas.errors import Code
-from tests.integration.bus import PURPOSE, Parties, World, citizen_number, draft, fresh_firm
+from tests.integration.bus import LICENCE, PURPOSE, Parties, World, citizen_number, draft, fresh_firm
 from tests.integration.test_audit import SEARCH, search
 
 ENTRIES, COUNTS, STORY = "/v1/audit/entries:query", "/v1/audit/counts:query", "/v1/audit/stories:show"
@@ -44,6 +44,9 @@ def said(entry: Mapping[str, Any]) -> Said:
         "Reading": ("reader", ""),
         "Finding": ("consumer", ""),
         "Impact": ("addressee", "issuer"),
+        "Evaluation": ("caller", ""),
+        "SetDecision": ("consumer", "provider"),
+        "Due": ("consumer", "provider"),
     }.get(kind, ("", ""))
     consumer, provider = body.get(left), body.get(right)
     if kind == "Admitted":
@@ -76,6 +79,20 @@ def said(entry: Mapping[str, Any]) -> Said:
             add("code", body["code"])
         case "Revision":
             add("rule", f"{body['kind']}:{body['id']}@{body['revision']}")
+            add("item", *body["items"])
+        case "Evaluation":
+            for answer in body["answers"]:
+                add("code", answer["code"])
+                add("rule", *answer["rule"].split())
+        case "SetDecision":
+            add("region", *(body["region"][:digits] for digits in (2, 4, 6) if len(body["region"]) >= digits))
+            add("section", *body["sections"])
+            add("code", "PERMIT")
+            add("decision", "PERMIT")
+            add("about", body["root"])
+            add("rule", *body["rule"].split())
+        case "Due":
+            add("rule", f"{body['kind']}:{body['id']}")
         case "Finding":
             add("rule", f"supervision:{body['rule']}")
             add("about", *body["entries"])
@@ -121,6 +138,16 @@ async def story_of(world: World) -> tuple[Parties, list[Sealed], dict[str, Any]]
     parties = await world.parties(superseded=True)
     values = fresh_firm()
     (first,) = await world.publish(parties.provider, draft(values))
+    mandate = {
+        "agent": "agent-1",
+        "subject": {"kind": "ORGANISATION", "id": values["uscc"]},
+        "items": [LICENCE],
+        "purposes": [PURPOSE],
+        "valid_from": "2025-01-01",
+        "valid_until": "2099-12-31",
+        "evidence": "ab" * 32,
+    }
+    await world.post(parties.provider, "/v1/mandates", mandate)
     await world.keys(parties.consumer, [first], operator="clerk-1", case="case-7", agent="agent-1")
     await world.keys(parties.consumer, [first], purpose="account-opening", operator="clerk-2")
     early = str(datetime.now(CHINA).date() - timedelta(days=400))
