@@ -122,9 +122,12 @@ def again(
 
 def _differing(logged: Logged, made: Explanation) -> Iterator[Again]:
     decided = made.decision.sections
+    refused = frozenset(one.code for one in decided) - {Code.PERMIT}
     for was, is_, why in zip(logged.sections, decided, made.sections, strict=True):
         if is_.code is Code.PERMIT and _taken_back(was, logged.used_up):
             continue
+        if is_.code is Code.PERMIT and logged.access.set_size and was.code in refused:
+            continue  # a set has a record with all the sections or not at all: one refusal was the others' answer
         if was.code is not is_.code:
             yield Again(
                 section=was.section,

@@ -456,7 +456,7 @@
     licence: "证照", mode: "方式", onward_to: "转提供", name: "名称", operator: "经办人", place: "位置", provider: "提供部门", purpose: "用途", reader: "查阅方", reason: "理由",
     recipient: "接收方", record: "记录", region: "区划", returned: "返回条数", revision: "版本", rule: "规则", second: "其二", sections: "数据段",
     addressee: "被告知部门", admitted: "收录条目", count: "次数", derived: "衍生证照", entries: "所据条目", issuer: "发证部门", occurred_at: "发生时间",
-    opened: "曾开启的版本", operation: "事由", parent: "所依记录", signature: "签名", signer: "签名证书", stands: "成立者", state: "状态", subjects: "主体（化名）", trace: "追踪号", used_up: "已用尽", what: "查阅内容",
+    opened: "曾开启的版本", operation: "事由", parent: "所依记录", set_size: "批量条数", signature: "签名", signer: "签名证书", stands: "成立者", state: "状态", subjects: "主体（化名）", trace: "追踪号", used_up: "已用尽", what: "查阅内容",
   };
   const KINDS = {
     Decision: "开启决定", Admitted: "收录", Conflict: "冲突", Ruling: "裁定", ErasureStarted: "开始删除", ErasureComplete: "删除完成", Voided: "撤回决定",

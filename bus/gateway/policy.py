@@ -556,6 +556,7 @@ def _logged(body: Mapping[str, Any], time: datetime) -> Logged:
             agent=body["agent"],
             mode=Mode(body["mode"]),
             onward_to=body["onward_to"],
+            set_size=body["set_size"],
         ),
         record=body["record"],
         licence=body["licence"],

@@ -309,6 +309,7 @@ def _entry(signed: Signed, access: Access, asked: Asked, decision: Decision, pro
         "agent": access.agent,
         "mode": access.mode.value,
         "onward_to": access.onward_to,
+        "set_size": access.set_size,
         "record": asked.leaf_hash,
         "item": claims.item,
         "region": claims.region,

@@ -103,6 +103,7 @@ def _decisions(random: Random, count: int) -> list[tuple[str, Any]]:
         "agent": f"agent-{_skewed(random, AGENTS):03d}" if random.random() < 0.05 else None,
         "mode": "STREAM",
         "onward_to": "",
+        "set_size": 0,
         "item": _ITEM_NAMES[item],
         "digest": random.randbytes(32),
         "signer": sha256(b"signer %d" % consumer).digest(),

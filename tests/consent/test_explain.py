@@ -42,7 +42,7 @@ def explained(case: Case) -> Explanation:
     return explain(case.item, case.access, case.sections, case.record, case.facts, case.now, names=NAMES)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(CASES)
 def test_what_is_explained_is_what_is_decided(case: Case) -> None:
     """Codes, words and what the permits rest on; a refusal always has its miss, a permit never."""

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 from consent.decide import decide
-from consent.model import Agreement, AgreementState, Basis, ConsentState, RecordState, Status
+from consent.model import Agreement, AgreementState, Basis, ConsentState, RecordState, SectionDecision, Status
 from consent.replay import AROUND, Again, Logged, Version, again, standing
 from consent.ruleset import RuleSet
 from schemas.errors import Code
@@ -23,10 +23,12 @@ from tests.consent.sound import (
     CONSENT,
     FACTS,
     ITEM,
+    OPEN,
     PLAIN,
     TODAY,
     Case,
     by_duty,
+    of_set,
     with_record,
 )
 from tests.consent.test_laws import CASES
@@ -91,7 +93,7 @@ def replayed(
     return again(logged, case.item, ruleset, versions_of(case))
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(CASES)
 def test_under_the_same_rules_nothing_differs(case: Case) -> None:
     """Permits and refusals of every code, by the trail's entry alone: no engine and no counter is asked again."""
@@ -133,11 +135,22 @@ def test_what_the_clock_ended_since_was_in_force_then() -> None:
 def test_a_permit_that_was_taken_back_is_no_difference(code: Code) -> None:
     """Limits are taken and keys are looked for after a decision: the entry has the permit's words, and that code."""
     case = by_duty()
-    back = tuple(replace(one, code=code) for one in logged_of(case).sections)
+    back = tuple(SectionDecision(one.section, code, one.rule) for one in logged_of(case).sections)
     assert replayed(case, sections=back) == ()
     refused = (replace(AGREEMENT, state=AgreementState.SUSPENDED), *rules_of(case)[1:])
     (one,) = replayed(case, refused, sections=back)
     assert (one.was, one.now) == (code, Code.AGREEMENT_SUSPENDED)
+
+
+def test_a_record_that_a_set_has_not_is_refused_whole() -> None:
+    """One section's refusal stands for the others, which were permitted."""
+    case = replace(of_set(2), sections=(PLAIN, OPEN, "other"))
+    logged = logged_of(case)
+    assert [one.code for one in logged.sections] == [Code.PERMIT, Code.PERMIT, Code.SECTION_UNKNOWN]
+    whole = tuple(SectionDecision(one.section, Code.SECTION_UNKNOWN, one.rule) for one in logged.sections)
+    assert replayed(case, sections=whole) == ()
+    alone = replace(logged.access, set_size=0)
+    assert [one.now for one in replayed(case, sections=whole, access=alone)] == [Code.PERMIT, Code.PERMIT]
 
 
 def test_a_limit_that_was_reached_before_is_no_permit_that_was_taken_back() -> None:
