@@ -8,8 +8,9 @@ facts and the time come in.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
+from functools import lru_cache
+from typing import NamedTuple
 
 from consent.model import (
     Access,
@@ -24,29 +25,29 @@ from consent.model import (
     RecordFacts,
     Scope,
     SectionDecision,
+    Status,
 )
-from consent.rules import RULES, Question, Rule, Rules, broken
+from consent.rules import NO_STATUS, RULES, Question, Rule, Rules, broken
 from schemas.catalogue import Item, ShareClass
 from schemas.errors import Code
 
 CHINA = timezone(timedelta(hours=8))  # civil dates of licences, agreements and consents
 # Looked up once, as in `consent.rules`.
-_PERMIT, _UNCONDITIONAL, _CONSENT = Code.PERMIT, ShareClass.UNCONDITIONAL, Ground.CONSENT
+_PERMIT, _UNCONDITIONAL, _CONSENT, _VALID = Code.PERMIT, ShareClass.UNCONDITIONAL, Ground.CONSENT, Status.VALID
 
 # How far each rule is from the start, for 'the nearest miss': of several candidates the one that failed last is told.
 _REACHED = {rule.name: step for step, rule in enumerate(RULES)}
 
 
-@dataclass(frozen=True, slots=True)
-class Miss:
+class Miss(NamedTuple):
     """A rule that was not kept, and the words of the candidate that it was asked of."""
 
     rule: Rule
     words: str
 
-    def nearer(self, than: Miss | None) -> bool:
+    def nearer(self, than: Miss) -> bool:
         """Whether this candidate got further than another."""
-        return than is None or _REACHED[self.rule.name] > _REACHED[than.rule.name]
+        return _REACHED[self.rule.name] > _REACHED[than.rule.name]
 
 
 def decide(
@@ -59,8 +60,9 @@ def decide(
     rules: Rules = RULES,
 ) -> Decision:
     """One code for each section asked for, however often it is named. `now` is aware; civil days are in UTC+8."""
-    sections = tuple(dict.fromkeys(sections))
-    question = Question(item, access, record, facts, now.astimezone(CHINA).date())
+    if len(sections) > 1:
+        sections = tuple(dict.fromkeys(sections))
+    question = Question(item, access, record, facts, _day(now))
     miss = broken(rules.whole, question)
     if miss is not None:
         code = record.refusal if miss.code is None else miss.code
@@ -82,10 +84,15 @@ def decide(
             decided.append(SectionDecision(name, answer.rule.code or Code.UNDECIDABLE, answer.words))
             continue
         basis = answer if mandate is None else (*answer, mandate)
-        decided.append(SectionDecision(name, _PERMIT, " ".join([one.word for one in basis])))
+        decided.append(SectionDecision(name, _PERMIT, _words(basis)))
         for one in basis:
             rests_on[id(one)] = one
-    return Decision(sections=tuple(decided), rests_on=tuple(rests_on.values()))
+    return Decision(tuple(decided), tuple(rests_on.values()))
+
+
+@lru_cache(maxsize=64)  # of many questions at one moment it is worked out once
+def _day(now: datetime) -> date:
+    return now.astimezone(CHINA).date()
 
 
 def choose_mandate(question: Question, rules: Rules = RULES) -> Mandate | Miss:
@@ -97,7 +104,7 @@ def choose_mandate(question: Question, rules: Rules = RULES) -> Mandate | Miss:
         if rule is None:
             return mandate
         miss = Miss(rule, mandate.word)
-        if miss.nearer(nearest):
+        if nearest is None or miss.nearer(nearest):
             nearest = miss
     return nearest or Miss(NO_MANDATE, "")
 
@@ -108,19 +115,19 @@ def choose(question: Question, rules: Rules = RULES) -> tuple[Basis, ...] | Miss
     assert item is not None
     assert entry is not None
     question.section = item.sections.get(question.name)  # type: ignore[assignment]  # the first rule is about it
-    question.statuses, question.older = frozenset(), False
+    question.statuses, question.older = NO_STATUS, False
     rule = broken(rules.section, question)
     if rule is not None:
         return Miss(rule, entry.word)
     if question.section.share is _UNCONDITIONAL:
-        rule = broken(rules.state, question)
+        rule = _state(question, rules)
         return (entry,) if rule is None else Miss(rule, entry.word)
     nearest: Miss | None = None
     for agreement, power in candidates(question.facts, question.access.consumer):
         answer = _under(agreement, power, question, rules)
         if not isinstance(answer, Miss):
             return answer
-        if answer.nearer(nearest):
+        if nearest is None or answer.nearer(nearest):
             nearest = answer
     return nearest or Miss(NO_AGREEMENT, "")
 
@@ -148,8 +155,15 @@ def _under(agreement: Agreement, power: Power | None, question: Question, rules:
         if isinstance(consents, Miss):
             return Miss(consents.rule, _words(basis) + (f" {consents.words}" if consents.words else ""))
         basis += consents
-    rule = broken(rules.state, question)
+    rule = _state(question, rules)
     return basis if rule is None else Miss(rule, _words(basis))
+
+
+def _state(question: Question, rules: Rules) -> Rule | None:
+    """These rules speak of what is not the newest, valid version: of that one there is nothing to ask."""
+    if question.status is _VALID and not question.record.superseded:
+        return None
+    return broken(rules.state, question)
 
 
 def _consents(question: Question, rules: Rules) -> tuple[Consent, ...] | Miss:
@@ -174,7 +188,7 @@ def _consent_of(holder: bytes, question: Question, rules: Rules) -> Consent | Mi
         if rule is None:
             return consent
         miss = Miss(rule, consent.word)
-        if miss.nearer(nearest):
+        if nearest is None or miss.nearer(nearest):
             nearest = miss
     return nearest or Miss(NO_CONSENT, "")
 
@@ -188,7 +202,7 @@ def scope_of(consent: Consent, item: str, holder: bytes) -> Scope | None:
 
 
 def _words(basis: Sequence[Basis]) -> str:
-    return " ".join([one.word for one in basis])
+    return basis[0].word if len(basis) == 1 else " ".join([one.word for one in basis])
 
 
 NO_MANDATE = next(rule for rule in RULES.mandate if rule.code is Code.MANDATE_NONE)

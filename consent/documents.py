@@ -130,8 +130,8 @@ def _read(cls: Any, document: Mapping[str, Any]) -> Any:
 
 @cache
 def readers(cls: type) -> Mapping[str, Callable[[Any], Any]]:
-    """What reads each field of a frozen value from its JSON. They raise TypeError or ValueError, or `Malformed` inside of
-    a `Part`.
+    """What reads each field of a frozen value from its JSON. They raise TypeError or ValueError, or `Malformed` inside
+    of a `Part`.
     """
     hints = get_type_hints(cls)
     return {field.name: _reader(hints[field.name]) for field in fields(cls)}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 from uuid import UUID
 
 from consent.documents import Document, Part
@@ -427,8 +427,7 @@ class Facts:
     used_up: Mapping[UUID, Code] = field(default_factory=lambda: MappingProxyType({}))
 
 
-@dataclass(frozen=True, slots=True)
-class SectionDecision:
+class SectionDecision(NamedTuple):
     """One section's answer. `rule` names what decided, words `<kind>:<id>@<revision>`; a permit always has one."""
 
     section: str
@@ -436,8 +435,7 @@ class SectionDecision:
     rule: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(NamedTuple):
     """Every section asked for, once, with its code. `rests_on` is all that the permits rest on, each once."""
 
     sections: tuple[SectionDecision, ...]

@@ -45,6 +45,9 @@ SHARING = "政务数据共享条例"
 BUS = "deptbus"  # a rule of the bus itself: no law asks for it, the promise of its records and its trail does
 
 
+NO_STATUS: frozenset[Status] = frozenset()
+
+
 class Question:
     """What is asked of the rules: everything that a decision is made of, and the candidates at hand.
 
@@ -85,7 +88,7 @@ class Question:
         self.consent: Consent = None  # type: ignore[assignment]
         self.scope: Scope = None  # type: ignore[assignment]
         # What the agreement at hand allows besides the newest, valid version.
-        self.statuses: frozenset[Status] = frozenset()
+        self.statuses = NO_STATUS
         self.older = False
 
 
@@ -255,9 +258,9 @@ WHOLE = (
         "{record.item} is not published in the catalogue yet.",
         "资源目录中的 {record.item} 尚未发布。",
         lambda q: (
-            q.facts.entry is None
-            or q.facts.entry.state is _ENTRY_RETIRED
-            or (q.facts.entry.state is _ENTRY_PUBLISHED and begun(q.facts.entry.valid_from, q.day))
+            (entry := q.facts.entry) is None
+            or entry.state is _ENTRY_RETIRED
+            or (entry.state is _ENTRY_PUBLISHED and begun(entry.valid_from, q.day))
         ),
     ),
     _rule(
@@ -267,8 +270,8 @@ WHOLE = (
         "{record.item} is retired from the catalogue.",
         "{record.item} 已从资源目录中停用。",
         lambda q: (
-            q.facts.entry is None
-            or (q.facts.entry.state is not _ENTRY_RETIRED and running(q.facts.entry.valid_until, q.day))
+            (entry := q.facts.entry) is None
+            or (entry.state is not _ENTRY_RETIRED and running(entry.valid_until, q.day))
         ),
     ),
     _rule(
@@ -348,8 +351,8 @@ _KNOWN_GROUNDS = frozenset(ground.value for ground in Ground)
 
 def _is_for(q: Question) -> bool:
     """The item and its provider, and the consumer or somebody who has given it a power."""
-    agreement, power = q.agreement, q.power
-    if agreement.provider != q.record.issuer or agreement.item != q.record.item:
+    agreement, power, record = q.agreement, q.power, q.record
+    if agreement.provider != record.issuer or agreement.item != record.item:
         return False
     if power is None:
         return agreement.consumer == q.access.consumer
@@ -422,8 +425,8 @@ AGREEMENT = (
         "The agreement is {agreement.state}; its last day was {agreement.valid_until}.",
         "共享协议状态为 {agreement.state}，截止日期 {agreement.valid_until}。",
         lambda q: (
-            (q.agreement.state is _AGREEMENT_ACTIVE or q.agreement.state is _AGREEMENT_SUSPENDED)
-            and running(q.agreement.valid_until, q.day)
+            ((agreement := q.agreement).state is _AGREEMENT_ACTIVE or agreement.state is _AGREEMENT_SUSPENDED)
+            and running(agreement.valid_until, q.day)
         ),
     ),
     _rule(

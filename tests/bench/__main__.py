@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 
 from tests.bench.crypto import open_records, seal
+from tests.bench.decide import beside_casbin, beside_cedarpy, growth
 from tests.bench.log import index, published, tiles
 from tests.bench.measure import Absent, Outcome, Said
 from tests.bench.publish import publish
@@ -27,6 +28,9 @@ CASES: Mapping[str, Callable[[Said], Outcome]] = {
     "tiles": tiles,
     "index": index,
     "published": published,
+    "casbin": beside_casbin,
+    "cedarpy": beside_cedarpy,
+    "agreements": growth,
 }
 
 

@@ -29,7 +29,7 @@ from consent.model import (
     Status,
     status_after,
 )
-from consent.rules import RULES
+from consent.rules import RULES, Question
 from schemas.errors import Code
 from schemas.operations import Operation
 from tests.consent.sound import (
@@ -543,6 +543,14 @@ def test_one_consent_may_speak_of_several_items_and_subjects() -> None:
     case = with_consent(scopes=(elsewhere, narrow, replace(SCOPE, subject=CO_HOLDER)))
     assert case.code() is Code.CONSENT_SECTION
     assert replace(case, sections=(PLAIN,)).code() is Code.PERMIT
+
+
+def test_of_the_newest_valid_version_no_rule_about_a_state_is_asked() -> None:
+    """Which is why a decision does not ask them: none of them could be broken."""
+    question = Question(ITEM, BY_CONSENT, RECORD, FACTS, TODAY)
+    assert question.status is Status.VALID
+    assert not RECORD.superseded
+    assert all(rule.kept(question) for rule in RULES.state)
 
 
 def test_operations_lead_to_their_states() -> None:
