@@ -291,7 +291,7 @@ async def _work_off(there: World, size: int, backlog: int, console: Console) -> 
     columns = (TextColumn("backlog"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     connection = await asyncpg.connect(there.postgres)
     try:
-        with process(there, "recorder") as (pid, _), Progress(*columns, console=console) as progress:
+        with process(there, "recorder") as (pid, _, _), Progress(*columns, console=console) as progress:
             bar = progress.add_task("backlog", total=backlog)
             began = moved = time.monotonic()
             done = 0

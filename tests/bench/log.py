@@ -58,7 +58,7 @@ def published(said: Said) -> Outcome:
         asyncio.Runner() as runner,
         world(runner, said) as there,
         process(there, "recorder"),
-        process(there, "gateway") as (_, gateway),
+        process(there, "gateway") as (_, gateway, _),
     ):
         calls = _calls(there, 0, STEADY * STEADY_SECONDS)
         said(f"{STEADY:,} entries a second for {STEADY_SECONDS} s")

@@ -96,7 +96,7 @@ async def _measure(there: World, records: int, console: Console) -> list[Sample]
     child = multiprocessing.get_context("spawn").Process(
         target=_publish, args=(str(there.folder / "market"), there.kafka, records)
     )
-    with process(there, "recorder") as (recorder_pid, _):
+    with process(there, "recorder") as (recorder_pid, _, _):
         connection = await asyncpg.connect(there.postgres)
         began = time.monotonic()
         child.start()

@@ -45,12 +45,12 @@ def release(said: Said) -> Outcome:
         asyncio.Runner() as runner,
         world(runner, said) as there,
         process(there, "recorder"),
-        process(there, "gateway") as (pid, gateway),
+        process(there, "gateway") as (pid, gateway, _),
     ):
-        claims = runner.run(_admitted(there, said))
+        claims = [one.claims_bytes for one in runner.run(admitted(there, RECORDS, said))]
         runner.run(_allow(there, gateway, said))
         batches = [tuple(claims[at : at + READS]) for at in range(0, RECORDS, READS)]
-        began = runner.run(_log_end(there.kafka))
+        began = runner.run(log_end(there.kafka))
         rounds = []
         busy = _processor_seconds(pid)
         for number in range(ROUNDS + 1):
@@ -79,23 +79,23 @@ def release(said: Said) -> Outcome:
     )
 
 
-async def _admitted(there: World, said: Said) -> list[bytes]:
-    """Claims of newly published licences, once the recorder has admitted all of them."""
-    claims: list[bytes] = []
+async def admitted(there: World, count: int, said: Said) -> list[envelope.Record]:
+    """Newly published licences, once the recorder has admitted all of them."""
+    records: list[envelope.Record] = []
     async with Publisher(there.market, there.kafka, Catalogue.load()) as publisher:
-        for batch in drafts(RECORDS):
+        for batch in drafts(count):
             sealed = await publisher.publish(batch)
-            claims.extend(envelope.parse(one.value).claims_bytes for one in sealed)
-            said(f"publishing {len(claims):,} of {RECORDS:,}")
+            records.extend(envelope.parse(one.value) for one in sealed)
+            said(f"publishing {len(records):,} of {count:,}")
     connection = await asyncpg.connect(there.postgres)
     try:
         async with asyncio.timeout(SETTLE_SECONDS):
-            while (admitted := await connection.fetchval("SELECT count(*) FROM record")) < RECORDS:
-                said(f"admitted {admitted:,} of {RECORDS:,}")
+            while (there_are := await connection.fetchval("SELECT count(*) FROM record")) < count:
+                said(f"admitted {there_are:,} of {count:,}")
                 await asyncio.sleep(POLL_SECONDS)
     finally:
         await connection.close()
-    return claims
+    return records
 
 
 async def _allow(there: World, gateway: str, said: Said) -> None:
@@ -158,7 +158,7 @@ def _processor_seconds(pid: int) -> float:
     return float(times.user + times.system)
 
 
-async def _log_end(kafka: str) -> int:
+async def log_end(kafka: str) -> int:
     reader = await consumer(kafka, "bench")
     try:
         partition = TopicPartition(audit.TOPIC, 0)
@@ -170,7 +170,7 @@ async def _log_end(kafka: str) -> int:
 
 async def _audited(kafka: str, start: int) -> int:
     """How many decisions after `start` permit every section that they speak of."""
-    end = await _log_end(kafka)
+    end = await log_end(kafka)
     reader = await consumer(kafka, "bench")
     partition = TopicPartition(audit.TOPIC, 0)
     reader.assign([partition])

@@ -65,8 +65,10 @@ def world(runner: asyncio.Runner, said: Said) -> Iterator[World]:
 
 
 @contextmanager
-def process(there: World, name: str, module: str = "deploy.process") -> Iterator[tuple[int, str]]:
-    """A gateway or recorder as its own process: its pid and its URL, once it says that it is ready."""
+def process(there: World, name: str, module: str = "deploy.process") -> Iterator[tuple[int, str, str]]:
+    """A gateway or recorder as its own process: its pid, its URL and that of its metrics, once it says that it is
+    ready.
+    """
     port, metrics_port = free_port(), free_port()
     dsn = there.folder / "dsn"
     dsn.write_text(there.postgres, "utf-8")
@@ -79,7 +81,7 @@ def process(there: World, name: str, module: str = "deploy.process") -> Iterator
         child = subprocess.Popen(command, stdout=output, stderr=output, cwd=Path(__file__).parents[2])
     try:
         _wait_ready(child, f"http://127.0.0.1:{metrics_port}/readyz", log)
-        yield child.pid, f"http://127.0.0.1:{port}"
+        yield child.pid, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics"
     finally:
         child.send_signal(signal.SIGTERM)
         try:
