@@ -1,6 +1,7 @@
 """Who relied on a licence: the departments that opened it, and the records that were derived from it.
 
-Openings are decisions of the log that permitted something and were not voided. A record is derived from another if it
+Openings are decisions of the log that permitted something and were not voided, and set grants of which it is a member.
+A record is derived from another if it
 names it in its parents; from there on the whole licence is: a later version of a derived certificate is still derived.
 """
 
@@ -90,7 +91,15 @@ async def openings(
         for one in page:
             if one.entry.leaf_hash not in taken_back and not one.entry.body["onward_to"]:  # which opens nothing
                 found.setdefault(one.entry.body["licence"], []).append(_opening(one))
-    return found
+    members: dict[bytes, list[tuple[bytes, bytes]]] = {}
+    for row in await connection.fetch(SQL["sets"], list(licences)):
+        members.setdefault(row["entry"], []).append((row["licence"], row["record"]))
+    if members:
+        async for page in trail.pages(connection, _filter("entry", members, kind="SetDecision"), at):
+            for one in page:
+                for licence, record in members[one.entry.leaf_hash]:
+                    found.setdefault(licence, []).append(_opening_in_set(one, record))
+    return {licence: sorted(group, key=lambda one: one.index) for licence, group in found.items()}
 
 
 async def derived(connection: asyncpg.Connection, roots: Sequence[Root]) -> tuple[list[list[Derived]], bool]:
@@ -160,6 +169,19 @@ def _opening(found: Found) -> Opening:
         entry=found.entry.leaf_hash,
         purpose=body["purpose"],
         sections=tuple(s["name"] for s in body["sections"] if s["code"] == Code.PERMIT),
+    )
+
+
+def _opening_in_set(found: Found, record: bytes) -> Opening:
+    body = found.entry.body
+    return Opening(
+        index=found.stored.index,
+        at=found.stored.logged_at,
+        consumer=body["consumer"],
+        record=record,
+        entry=found.entry.leaf_hash,
+        purpose=body["purpose"],
+        sections=tuple(body["sections"]),
     )
 
 

@@ -15,3 +15,9 @@ SELECT want.number, p.parent, v.licence AS parent_licence, c.leaf_hash AS record
   JOIN licence l ON l.licence = c.licence
  ORDER BY c.admitted_at, c.leaf_hash, p.parent
  LIMIT $5;
+
+-- name: sets
+-- The granted sets that hold a version of these licences, and which.
+SELECT m.entry, m.record, r.licence FROM record r JOIN set_member m ON m.record = r.leaf_hash
+  JOIN set_grant g ON g.entry = m.entry AND g.granted
+ WHERE r.licence = ANY($1::bytea[]) ORDER BY m.entry, m.position;

@@ -19,10 +19,12 @@ from typing import Any
 
 import asyncpg
 
-from bus import audit, db, envelope
+from bus import audit, db, envelope, merkle
 from bus.db import postgres_errors
 from bus.envelope import Record
+from bus.gateway.sets import members_of
 from bus.kafka import everything
+from bus.sets import Member
 from schemas.catalogue import Catalogue
 from schemas.errors import DeptbusError
 
@@ -138,6 +140,7 @@ async def _entries(kafka: str, dsn: str, findings: Findings) -> set[tuple[str, b
     offsets: dict[bytes, int] = {}
     opened: set[tuple[str, bytes]] = set()
     voided: dict[bytes, tuple[str, bytes]] = {}
+    sets: dict[bytes, tuple[str, bytes]] = {}
     async for message in everything(kafka, [audit.TOPIC]):
         findings.entries += 1
         try:
@@ -149,11 +152,29 @@ async def _entries(kafka: str, dsn: str, findings: Findings) -> set[tuple[str, b
             permit = (entry.body["consumer"], entry.body["record"])
             opened.add(permit)
             voided[entry.leaf_hash] = permit
+        elif entry.kind == "SetDecision":
+            sets[entry.leaf_hash] = (entry.body["consumer"], entry.body["root"])
         elif entry.kind == "Voided":
             opened.discard(voided.get(entry.body["entry"], ("", b"")))
+            sets.pop(entry.body["entry"], None)
+    for leaf, (consumer, root) in sets.items():
+        members = await _members(dsn, leaf)
+        opened.update((consumer, member.record) for member in members)
+        if merkle.root([member.leaf for member in members]) != root:
+            findings.lost.append(f"{audit.TOPIC}/0/{offsets[leaf]} (a set whose members do not give its root)")
     for leaf in await _still_missing(dsn, set(offsets), _leaves):
         findings.lost.append(f"{audit.TOPIC}/0/{offsets[leaf]} (an audit entry that is not in the log)")
     return opened
+
+
+async def _members(dsn: str, entry: bytes) -> list[Member]:
+    """The members of a set, as the database has them now."""
+    connection = await db.connect(dsn)
+    try:
+        async with postgres_errors("reading a set"):
+            return await members_of(connection, entry)
+    finally:
+        await connection.close()
 
 
 async def _still_missing(dsn: str, wanted: set[bytes], read: Callable[[Any], Awaitable[set[bytes]]]) -> set[bytes]:

@@ -10,10 +10,10 @@ section was opened; `refused`, a section was refused (a decision can be both); `
 the bus had and the asker did not get.
 
 **Response**. A gateway decides by itself, so two times are told apart. `answer`: where there was no agreement
-(AGREEMENT_NONE), since when it was asked (the first such refusal of these days), and when one was put to use: the
-log's first activation of an agreement thereafter, null while there is none. `decided_to_logged_ms`: from a decision until
-the log had it, after which its key leaves, of the first thousand decisions, on either side, of the last day that has
-some. It is the difference of two clocks, the gateway's and the broker's. The log does not know when a request arrived.
+(AGREEMENT_NONE), since when it was asked (the first such refusal of these days), and when one was put to use: the log's
+first activation of an agreement thereafter, null while there is none. `decided_to_logged_ms`: from a decision until the
+log had it, after which its key leaves, of the first thousand decisions, on either side, of the last day that has some.
+It is the difference of two clocks, the gateway's and the broker's. The log does not know when a request arrived.
 
 **Freshness**, by item and issuer, of records admitted on these days: how many; the newest one's event and admission;
 `occurred_to_admitted_s`, from the event that a record tells of until it was admitted. The catalogue states no interval

@@ -86,6 +86,8 @@ async def test_one_entry_opens_the_set_and_each_subject_finds_it(world: World) -
     leaf = merkle.leaf_hash(sealed[7].leaf_hash + b"".join(holders))
     path = [bytes.fromhex(one) for one in proof["path"]]
     assert merkle.root_from_path(leaf, proof["position"], proof["size"], path).hex() == granted["root"]
+    told = await world.post(provider, "/v1/records:impact", {"record": sealed[7].leaf_hash.hex()})
+    assert [(one["consumer"], one["first_entry"]) for one in told["openers"]] == [(consumer.uscc, granted["entry"])]
     story = await world.post(portal, "/v1/audit/stories:show", {"record": sealed[7].leaf_hash.hex()})
     assert "opened in a set" in [event["what"] for event in story["events"]]
 
