@@ -27,6 +27,7 @@ Pure: a file comes in parsed. What cannot be meant is `Misuse` (CONFIG_INVALID),
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from hashlib import sha256
@@ -130,6 +131,18 @@ class Difference:
     expected: str
     got: str
     rule: Rule | None
+
+    def to_json(self, case: Case) -> dict[str, Any]:
+        """As commands and the gateway tell it, with its case and the rule's article."""
+        return {
+            "case": case.name,
+            "because": case.because,
+            "section": self.section,
+            "expected": self.expected,
+            "got": self.got,
+            "rule": None if self.rule is None else self.rule.name,
+            "basis": None if self.rule is None else self.rule.basis,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -456,7 +469,10 @@ def _expected(value: Any, sections: tuple[str, ...], at: _At) -> Mapping[str, Co
 
 
 def _moment(value: Any, at: _At) -> datetime:
-    """A day is its noon in UTC+8; a moment says its zone."""
+    """A day is its noon in UTC+8; a moment says its zone. As YAML's own values, or as the texts that JSON has."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = date.fromisoformat(value) if len(value) == len("2026-03-15") else datetime.fromisoformat(value)
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise at.wrong("a moment says its zone, such as +08:00")

@@ -7,6 +7,7 @@ about itself; about others only a provider, of its own records; auditors and the
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,7 @@ from bus.gateway.trail import Filter
 from bus.httpsig import Signed
 from bus.messages import check_texts
 from consent import changes, diff
+from consent.cases import parse
 from consent.changes import Change, changed
 from consent.diff import Diff, Group
 from consent.explain import Explanation, Names, explain
@@ -50,7 +52,7 @@ from consent.model import (
 from consent.replay import AROUND, Again, Logged, Version, again, standing
 from consent.ruleset import RuleSet
 from schemas.catalogue import Catalogue
-from schemas.errors import Code, Malformed, Refused
+from schemas.errors import Code, Malformed, Misuse, Refused
 from schemas.operations import Operation
 
 MAX_SECTIONS = 64  # as an item has
@@ -58,6 +60,7 @@ MAX_RULES = 20_000  # documents of a comparison: more are compared from files, b
 MAX_QUESTIONS = 1_000_000  # of a comparison: some seconds of one core, and keys are released beside it
 VOIDED_WITHIN = timedelta(minutes=1)  # a decision is taken back by the same request, or never
 
+MAX_CASES = 200  # run in some 20 ms, between other requests
 SQL = queries(Path(__file__).with_name("policy.sql"))
 
 Pseudonym = Callable[[str, SubjectBody], bytes]
@@ -109,6 +112,12 @@ class DiffBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/policy:diff`: changes of the rules that the caller is a party to; an auditor's are of all."""
 
     changes: Changes
+
+
+class CasesBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`POST /v1/policy:test`: a file of cases (`consent/cases.py`) as the text of a JSON object."""
+
+    file: Annotated[str, Meta(extra_json_schema={"contentMediaType": "application/json"})]
 
 
 class ReplayBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -186,6 +195,26 @@ class DiffAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     permits: list[GroupAnswer]
     refuses: list[GroupAnswer]
     documents: list[ChangedAnswer]
+
+
+class UnexpectedAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A section's answer that is another than its case expects, and the rule of the refusal, expected or got."""
+
+    case: str
+    because: str
+    section: str
+    expected: str
+    got: str
+    rule: str | None
+    basis: str | None
+
+
+class CasesAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """How many cases were run, how many came out otherwise, and where."""
+
+    cases: Count
+    failed: Count
+    differences: list[UnexpectedAnswer]
 
 
 class AgainAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -308,6 +337,20 @@ class Policies:
             signed, signed.digest[:16], "", "policy:diff", [], len(made.permits) + len(made.refuses)
         )
         return diff_json(made)
+
+    async def test(self, signed: Signed, body: CasesBody) -> Any:
+        """Cases as a lawyer writes them, run through the rules that decide here. Opens and reads nothing."""
+        try:
+            document = json.loads(body.file)
+            cases = parse(document, "file", self._catalogue)
+        except Misuse as exc:
+            raise Malformed(Code.REQUEST_MALFORMED, exc.detail) from exc
+        except (ValueError, RecursionError) as exc:
+            raise Malformed(Code.REQUEST_MALFORMED, "file is no JSON object of cases") from exc
+        if not 1 <= len(cases) <= MAX_CASES:
+            raise Malformed(Code.REQUEST_TOO_LARGE, f"1 to {MAX_CASES} cases are run at once")
+        found = [one.to_json(case) for case in cases for one in case.differences()]
+        return {"cases": len(cases), "failed": len({one["case"] for one in found}), "differences": found}
 
     async def replay(self, signed: Signed, body: ReplayBody) -> Any:
         """The log's decisions again, under the rules of today: those that would be others, for auditors."""

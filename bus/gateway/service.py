@@ -49,6 +49,8 @@ from bus.gateway.keyring import Keyring
 from bus.gateway.logfiles import LogFiles, ProofsAnswer, ProofsBody, TokenAnswer, TokenBody
 from bus.gateway.openapi import Route
 from bus.gateway.policy import (
+    CasesAnswer,
+    CasesBody,
     DiffAnswer,
     DiffBody,
     ExplainAnswer,
@@ -289,6 +291,7 @@ class Gateway:
             "/v1/policy:explain": Route(self.policies.explain, ExplainBody, ExplainAnswer),
             "/v1/policy:simulate": Route(self.policies.simulate, SimulateBody, SimulateAnswer),
             "/v1/policy:diff": Route(self.policies.diff, DiffBody, DiffAnswer),
+            "/v1/policy:test": Route(self.policies.test, CasesBody, CasesAnswer),
             "/v1/policy:replay": Route(self.policies.replay, ReplayBody, ReplayAnswer),
             "/v1/licences:search": Route(self.search_licences, SearchBody, RecordsAnswer),
             "/v1/records:show": Route(self.show_record, RecordBody, RecordAnswer),

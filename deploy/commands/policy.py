@@ -33,20 +33,7 @@ def register(app: typer.Typer) -> None:
         found = list(files(paths))
         catalogue = Catalogue.load()
         cases = [(file, case) for file in found for case in cases_of(file, catalogue)]
-        wrong = [
-            {
-                "file": str(file),
-                "case": case.name,
-                "because": case.because,
-                "section": one.section,
-                "expected": one.expected,
-                "got": one.got,
-                "rule": None if one.rule is None else one.rule.name,
-                "basis": None if one.rule is None else one.rule.basis,
-            }
-            for file, case in cases
-            for one in case.differences()
-        ]
+        wrong = [{"file": str(file), **one.to_json(case)} for file, case in cases for one in case.differences()]
         failed = len({(one["file"], one["case"]) for one in wrong})
         document = {"files": len(found), "cases": len(cases), "failed": failed, "differences": wrong}
         emit(document, as_json=json, human=lambda: _show(len(cases), failed, wrong))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from bus.gateway.policy import standing_rules
 from bus.identity import Identity
 from bus.outbox import Sealed
+from deploy.yamlfile import read_yaml
 from schemas.errors import Code
 from schemas.operations import Operation
 from tests.integration.bus import DUTY, LICENCE, PURPOSE, REGION, World, draft, key_request, reads
@@ -212,3 +215,19 @@ async def test_yesterdays_decisions_under_todays_rules(world: World) -> None:
     }
     readings = await world.found(("kind", "Reading"), ("party", auditor.uscc), count=3)
     assert {one.entry.body["what"] for one in readings} == {"policy:replay"}
+
+
+async def test_cases_are_run_by_the_rules_that_a_gateway_decides_by(world: World) -> None:
+    """A lawyer's file as JSON: as expected; an expectation turned round is told, with its rule."""
+    file = read_yaml(Path(__file__).parents[1] / "policy" / "grounds.yaml")
+    asker = await world.join()
+    answer = await world.post(asker, "/v1/policy:test", {"file": json.dumps(file, default=str)})
+    assert (answer["cases"], answer["failed"]) == (len(file["cases"]), 0)
+    turned = next(one for one in file["cases"] if one["expect"] == "DUTY_NOT_NAMED")
+    turned["expect"] = "PERMIT"
+    answer = await world.post(asker, "/v1/policy:test", {"file": json.dumps(file, default=str)})
+    told = answer["differences"][0]
+    assert answer["failed"] == 1
+    assert (told["case"], told["got"], told["rule"]) == (turned["name"], Code.DUTY_NOT_NAMED, "duty-named")
+    for bad in ("[", "{}", '{"cases": [{}]}'):
+        assert (await world.send_json(asker, "/v1/policy:test", {"file": bad})).status_code in (400, 413)
