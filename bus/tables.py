@@ -70,7 +70,7 @@ def row(entry: Document, names: Mapping[str, str]) -> Row:
     """An entry's cells, in the order of `COLUMNS`. `names` are departments' by credit code."""
     body: Document = entry["body"]
     who = _first(body, "consumer", "reader", "recipient", "addressee")
-    whose = _first(body, "provider", "author", "issuer") or _issuer(body)
+    whose = _first(body, "provider", "grantor", "issuer") or _issuer(body)
     sections = sections_of(body)
     return (
         str(entry["index"]),

@@ -152,7 +152,8 @@ def _voided(body: Mapping[str, Any]) -> Iterable[Word]:
 
 
 def _revision(body: Mapping[str, Any]) -> Iterable[Word]:
-    yield from _parties(body["recipient"], body["author"])
+    yield from _parties(body["recipient"], body["grantor"])
+    yield "party", body["author"]  # also where it is neither: the operator
     for item in body["items"]:
         yield "item", item
     yield "rule", f"{body['kind']}:{body['id']}@{body['revision']}"

@@ -364,6 +364,22 @@ class Dispute(Document):
     state: DisputeState
 
 
+def parties(document: Document) -> tuple[str, str]:
+    """(grantor, grantee): an agreement's provider and consumer, who recorded a consent and who gets it, and so on."""
+    match document:
+        case Agreement() | Correction() | Dispute():
+            return document.provider, document.consumer
+        case Consent():
+            return document.recorded_by, document.recipient
+        case Power():
+            return document.grantor, document.grantee
+        case Mandate():
+            return document.recorded_by, document.agent
+        case CatalogueEntry():
+            return document.drafted_by, ""
+    raise AssertionError(document.kind)
+
+
 Basis = Agreement | Consent | Power | Mandate | CatalogueEntry  # what a permit can rest on
 
 

@@ -4,7 +4,7 @@ Commit points, and what a crash at each leaves behind:
 
 1. limits taken      units are gone, no entry: the consumer asks again and takes others;
 2. entries durable   an entry whose key was never delivered can exist, never the reverse;
-3. rules re-read     a change means a second entry, `VOIDED`, and a refusal;
+3. rules re-read     a change means a second entry, `VOIDED`, and a refusal; so does that they cannot be read;
 4. grant sealed      only now do secrets exist outside this process.
 """
 
@@ -118,7 +118,13 @@ class Releases:
             own = [at for at, d in enumerate(decisions) if of_set is None or len(d.permitted) < len(d.sections)]
             entries = dict.fromkeys(range(len(asked)), b"" if of_set is None else of_set[0])
             entries |= await self._entries(own, signed, request.request, access, asked, decisions, found, now)
-            changed = await fact_store.changed(connection, access.consumer, asked, decisions, found)
+            try:
+                changed = await fact_store.changed(connection, access.consumer, asked, decisions, found)
+            except Exception:
+                # Whether it still holds cannot be said: no key, and the log says so while PostgreSQL is away.
+                if of_set is None:
+                    await self.void(request.request, [entries[at] for at, d in enumerate(decisions) if d.permitted])
+                raise
         if changed:
             # A set's entry speaks of the others, too: of what changed in it, an entry of its own is the refusal.
             decisions = [_voided(d) if at in changed else d for at, d in enumerate(decisions)]

@@ -22,7 +22,7 @@ from bus.httpsig import Signed
 from bus.pki import Signer
 from consent.documents import Document
 from consent.lifecycle import Act
-from consent.model import Agreement, Consent, Correction, Dispute, Mandate, Power
+from consent.model import Consent, Dispute, Mandate, Power, parties
 from schemas.errors import Unavailable
 
 SWEEP_SECONDS = 2.0
@@ -86,6 +86,7 @@ async def keep(connection: asyncpg.Connection, values: Sequence[bytes]) -> None:
 
 def body_of(document: Document, act: Act, reason: str) -> dict[str, object]:
     """A `Revision` entry's fields, but for who did it."""
+    grantor, grantee = parties(document)
     return {
         "kind": document.kind,
         "id": str(document.id),
@@ -95,7 +96,8 @@ def body_of(document: Document, act: Act, reason: str) -> dict[str, object]:
         "state": document.state.value,
         "items": _items(document),
         "subjects": _subjects(document),
-        "recipient": _recipient(document),
+        "grantor": grantor,
+        "recipient": "" if isinstance(document, Mandate) else grantee,  # an agent is no department
         "hash": document.hash,
     }
 
@@ -129,14 +131,3 @@ def _subjects(document: Document) -> list[bytes]:
         case Mandate():
             return [holder.subject for holder in document.subjects]
     return []
-
-
-def _recipient(document: Document) -> str:
-    match document:
-        case Agreement() | Correction() | Dispute():
-            return document.consumer
-        case Consent():
-            return document.recipient
-        case Power():
-            return document.grantee
-    return ""

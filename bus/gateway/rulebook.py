@@ -37,6 +37,7 @@ from consent.model import (
     Dispute,
     Mandate,
     Power,
+    parties,
 )
 from schemas.errors import Code, Refused
 
@@ -230,22 +231,6 @@ async def update(connection: asyncpg.Connection, document: Document, act: Act, a
     await connection.execute(
         SQL["put_act"], document.id, document.revision, act.value, document.state.value, author, reason
     )
-
-
-def parties(document: Document) -> tuple[str, str]:
-    """(grantor, grantee) of a document, as the table has them."""
-    match document:
-        case Agreement() | Correction() | Dispute():
-            return document.provider, document.consumer
-        case Consent():
-            return document.recorded_by, document.recipient
-        case Power():
-            return document.grantor, document.grantee
-        case Mandate():
-            return document.recorded_by, document.agent
-        case CatalogueEntry():
-            return document.drafted_by, ""
-    raise AssertionError(document.kind)
 
 
 def about(document: Document) -> list[tuple[str, bytes]]:

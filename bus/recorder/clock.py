@@ -31,7 +31,7 @@ from bus.db import connect, postgres_errors, queries
 from bus.gateway import revisions, rulebook
 from bus.gateway.catalogue import own_values
 from bus.gateway.deadlines import Deadlines
-from bus.gateway.rulebook import KINDS, parties, stored
+from bus.gateway.rulebook import KINDS, stored
 from bus.kafka import kafka_errors
 from bus.pki import Signer
 from bus.topics import RULES
@@ -42,6 +42,7 @@ from consent.decide import CHINA
 from consent.documents import Document
 from consent.law import LIMITS
 from consent.lifecycle import Act, Role
+from consent.model import parties
 from schemas.catalogue import Catalogue
 from schemas.errors import DeptbusError, Unavailable
 

@@ -244,7 +244,7 @@ def row(entry: dict[str, Any], names: Mapping[str, str]) -> list[Any]:
     """An entry in a terminal, in the order of `COLUMNS`. `names` are departments' by credit code."""
     body = entry["body"]
     who = body.get("consumer") or body.get("reader") or body.get("recipient") or ""
-    whose = body.get("provider") or body.get("author") or ""
+    whose = body.get("provider") or body.get("grantor") or ""
     purpose, ground = _for(body)
     sections = tables.sections_of(body)
     opened = [s["name"] for s in sections if s["code"] == "PERMIT"]

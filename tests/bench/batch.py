@@ -35,7 +35,7 @@ from rich.console import Console
 from bus import audit
 from bus.client import GatewayClient
 from bus.envelope import Record
-from bus.gateway.rulebook import about, last_day, parties
+from bus.gateway.rulebook import about, last_day
 from bus.kafka import consumer
 from bus.messages import KeyRequest, Read
 from consent.documents import Document
@@ -49,6 +49,7 @@ from consent.model import (
     Mode,
     Notice,
     Scope,
+    parties,
 )
 from consent.purposes import PURPOSES
 from deploy.demo.agreeing import agree

@@ -218,7 +218,9 @@ async def test_whoever_got_a_key_while_the_licences_ended_is_told_and_whoever_di
             await asyncio.gather(*map(ask, sealed[at : at + 4]))
 
     begun = time.monotonic()
-    await asyncio.gather(asking(), world.publish(parties.provider, *(end(one, 2) for one in values)))
+    # Some have ended before: however fast keys leave, not everybody gets one.
+    await world.publish(parties.provider, *(end(one, 2) for one in values[:5]))
+    await asyncio.gather(asking(), world.publish(parties.provider, *(end(one, 2) for one in values[5:])))
     named: set[bytes] = set()
     while named != opened and time.monotonic() - begun < SOON_SECONDS:
         named = {record for notice in await told(world, parties.consumer) for record in notice.opened}

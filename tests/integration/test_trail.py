@@ -40,7 +40,7 @@ def said(entry: Mapping[str, Any]) -> Said:
 
     left, right = {
         "Decision": ("consumer", "provider"),
-        "Revision": ("recipient", "author"),
+        "Revision": ("recipient", "grantor"),
         "Reading": ("reader", ""),
         "Finding": ("consumer", ""),
         "Impact": ("addressee", "issuer"),
@@ -80,6 +80,7 @@ def said(entry: Mapping[str, Any]) -> Said:
         case "Revision":
             add("rule", f"{body['kind']}:{body['id']}@{body['revision']}")
             add("item", *body["items"])
+            add("party", body["author"])
         case "Evaluation":
             for answer in body["answers"]:
                 add("code", answer["code"])
