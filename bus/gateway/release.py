@@ -122,8 +122,9 @@ class Releases:
                 changed = await fact_store.changed(connection, access.consumer, asked, decisions, found)
             except Exception:
                 # Whether it still holds cannot be said: no key, and the log says so while PostgreSQL is away.
-                if of_set is None:
-                    await self.void(request.request, [entries[at] for at, d in enumerate(decisions) if d.permitted])
+                permits = [entries[at] for at, d in enumerate(decisions) if d.permitted]
+                if permits and of_set is None:
+                    await self.void(request.request, permits)
                 raise
         if changed:
             # A set's entry speaks of the others, too: of what changed in it, an entry of its own is the refusal.

@@ -1,7 +1,9 @@
 """`make faults`: SIGKILL of every part while records flow, then count. `build/faults.json` has a row a kill.
 
-Three things are tried: every part under a load of records (here), the gateways while the recorder is stopped
-(`tests.faults.stall`), and the audit log through a hundred and more deaths of its recorder (`tests.faults.log`).
+Four things are tried: every part under a load of records (here), the gateways while the recorder is stopped
+(`tests.faults.stall`), withdrawals of consent while two gateways release on it, one of which is then cut off from
+PostgreSQL (`tests.faults.withdrawal`), and the audit log through a hundred and more deaths of its recorder
+(`tests.faults.log`).
 
 A load publishes fresh firms and feeds them to a subscriber that writes to a sink exactly once; on its way several parts
 are killed, each at a random 10–90 % of the records (one load a kill would take an hour; a load that bears three or four
@@ -40,12 +42,13 @@ from tests.faults.firms import credit_code
 from tests.faults.log import RANDOM_KILLS, Backlog, Death, Trial, at_random, every_point
 from tests.faults.plant import ITEM, SECTION, Plant, kill
 from tests.faults.stall import Stall, stall
+from tests.faults.withdrawal import Withdrawal, withdrawal
 from tests.report import ROOT, write_report
 
 # Which parts one load loses: `publisher` and `adapter` each feed one.
 LOADS = (("publisher", "subscriber", "gateway", "kafka"), ("adapter", "recorder", "postgres"))
 TARGETS = tuple(target for load in LOADS for target in load)
-EXTRA = ("stall", "log")
+EXTRA = ("stall", "withdrawal", "log")
 LOAD_SECONDS = 240.0
 POLL_SECONDS = 0.05
 AWAY = 3  # exit code of a load process whose engine was away: it is started again
@@ -409,13 +412,15 @@ class Outcome:
 
     rounds: list[Kill] = field(default_factory=list)
     stall: Stall | None = None
+    withdrawal: Withdrawal | None = None
     log: list[Death] = field(default_factory=list)
     backlog: Backlog | None = None
 
     @property
     def bad(self) -> list[Any]:
         """What broke a promise."""
-        rows = [*self.rounds, *self.log, *(one for one in (self.stall, self.backlog) if one is not None)]
+        single = (self.stall, self.withdrawal, self.backlog)
+        rows = [*self.rounds, *self.log, *(one for one in single if one is not None)]
         return [row for row in rows if not row.good]
 
 
@@ -435,13 +440,15 @@ async def run(course: Course, extra: Collection[str], kills: int) -> Outcome:
             progress.advance(task)
             progress.console.print(json.dumps(asdict(row), ensure_ascii=False), markup=False, soft_wrap=True)
 
-        if course.targets or "stall" in extra:
+        if course.targets or {"stall", "withdrawal"} & set(extra):
             plant = Plant(Path(folder) / "plant")
             try:
                 await plant.up()
                 await course.run(plant, said)
                 if "stall" in extra:
                     outcome.stall = await stall(plant)
+                if "withdrawal" in extra:
+                    outcome.withdrawal = await withdrawal(plant)
             finally:
                 plant.down()
         if "log" in extra:
@@ -473,6 +480,7 @@ def main() -> None:
         seed=given.seed,
         rounds=[asdict(one) for one in outcome.rounds],
         stall=None if outcome.stall is None else asdict(outcome.stall),
+        withdrawal=None if outcome.withdrawal is None else asdict(outcome.withdrawal),
         log=[{"kill": at, **asdict(one), "same_tree": one.same_tree} for at, one in enumerate(outcome.log, 1)],
         backlog=None if outcome.backlog is None else asdict(outcome.backlog),
     )

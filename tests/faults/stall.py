@@ -48,12 +48,12 @@ class Stall:
 
 
 @asynccontextmanager
-async def two_gateways(plant: Plant) -> AsyncIterator[World]:
-    """The plant's and another one beside it: same keys, same engines."""
+async def two_gateways(plant: Plant, dsn_file: Path | None = None) -> AsyncIterator[World]:
+    """The plant's and another one beside it: same keys, same engines, PostgreSQL by another way if one is given."""
     port, metrics = free_ports(2)
     arguments: list[str | Path] = [
         *(sys.executable, "-m", "deploy.process", "gateway", "--bus", plant.folder / "bus", "--kafka", plant.kafka),
-        *("--postgres-file", plant.folder / "dsn", "--port", str(port), "--metrics-port", str(metrics)),
+        *("--postgres-file", dsn_file or plant.folder / "dsn", "--port", str(port), "--metrics-port", str(metrics)),
     ]
     child = start("gateway", arguments, plant.folder / "logs" / "gateway-second.log")
     try:
