@@ -17,6 +17,7 @@ from random import Random
 from typing import Any
 
 import httpx
+import psutil
 
 from bus import audit
 from bus.messages import KeyRequest, open_grant
@@ -110,7 +111,12 @@ async def withdrawal(plant: Plant, count: int = WITHDRAWALS, *, silent: bool = T
 
 
 async def withdrawals(world: World, count: int) -> Withdrawals:
-    """Withdraws one after the other while both gateways are asked for all."""
+    """Withdraws one after the other while both gateways are asked for all.
+
+    The other gateway stands still from just before the withdrawal until its answer: what it has decided by then, it
+    writes into the log afterwards.
+    """
+    processes = [_process(url) for url in world.place.gateways]
     parties = await world.parties()
     sealed, consents = await _consented(world, parties, count)
     before = len(await world.on_topic(audit.TOPIC))
@@ -119,8 +125,12 @@ async def withdrawals(world: World, count: int) -> Withdrawals:
     async with _load(world, parties, sealed, (0, 1)) as answers:
         await world.until(lambda: _all_asked(answers, sealed))
         for at, (one, consent) in enumerate(zip(sealed, consents, strict=True)):
-            await world.withdraw(parties, consent, at % 2)
-            answered[one.leaf_hash] = time.time()
+            processes[1 - at % 2].suspend()
+            try:
+                await world.withdraw(parties, consent, at % 2)
+                answered[one.leaf_hash] = time.time()
+            finally:
+                processes[1 - at % 2].resume()
             await asyncio.sleep(APART_SECONDS)
         enough = len(answers) + 10 * CLIENTS
         await world.until(lambda: _so_many(answers, enough))
@@ -219,6 +229,12 @@ async def _load(
         finally:
             done.set()
             bound.reschedule(asyncio.get_running_loop().time() + BOUND_SECONDS)
+
+
+def _process(url: str) -> psutil.Process:
+    """The gateway that listens there."""
+    wanted = {"deploy.process", "gateway", url.rpartition(":")[2]}
+    return next(one for one in psutil.process_iter(["cmdline"]) if wanted <= set(one.info["cmdline"] or ()))
 
 
 async def _ask(world: World, parties: Parties, asked: Sequence[Sealed], gateway: int) -> Answer:
