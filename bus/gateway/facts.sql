@@ -39,7 +39,7 @@ SELECT NOT EXISTS (
 WITH power AS (
      SELECT p.* FROM rule p WHERE p.kind = 'power' AND p.grantee = ANY($1::text[]) AND p.body->>'right' = 'OPEN')
 SELECT r.id, r.kind, r.revision, r.state, r.hash, r.grantor, r.item, r.body FROM rule r
- WHERE r.kind = 'agreement' AND (r.grantee = ANY($1::text[]) OR r.grantee IN (SELECT p.grantor FROM power p))
+ WHERE r.kind = 'agreement' AND r.grantee = ANY($1::text[] || ARRAY(SELECT p.grantor FROM power p))
    AND (r.grantor, r.item) IN (SELECT * FROM unnest($2::text[], $3::text[]))
 UNION ALL
 SELECT r.id, r.kind, r.revision, r.state, r.hash, r.grantor, r.item, r.body FROM rule r

@@ -223,7 +223,7 @@ async def _fill(
     connection = await asyncpg.connect(there.postgres)
     try:
         random = Random(SEED)
-        await _copy(connection, _agreements(random, there.bank.uscc, agreements - 1), "agreements", said)
+        await _copy(connection, _agreements(random, there, agreements - 1), "agreements", said)
         holders = [one.claims.holders[0] for one in records]
         await _copy(connection, _consents(random, there, holders, consents), "consents", said)
         # As after years of use: nothing that the filling itself has left to be done.
@@ -254,17 +254,18 @@ async def _copy(connection: asyncpg.Connection, documents: Iterator[Document], w
         said(f"{what}: {stored:,}")
 
 
-def _agreements(random: Random, bank: str, count: int) -> Iterator[Agreement]:
-    """Of many departments; some are the bank's, with other providers."""
+def _agreements(random: Random, there: World, count: int) -> Iterator[Agreement]:
+    """Of many departments: some are the bank's, half of the others are with the provider of the records."""
     items, purposes = list(Catalogue.load().items.values()), list(PURPOSES)
     for number in range(count):
         item = random.choice(items)
-        provider, other = random.sample(range(DEPARTMENTS), 2)
+        provider, other = (department(one) for one in random.sample(range(DEPARTMENTS), 2))
+        bank = number % SHARE == 0
         yield Agreement(
             id=UUID(int=random.getrandbits(128)),
             revision=5,
-            provider=department(provider),
-            consumer=department(other) if number % SHARE else bank,
+            provider=provider if bank or number % 2 else there.market.uscc,
+            consumer=there.bank.uscc if bank else other,
             item=item.name,
             basis="税收征收管理法 第十五条",
             scenario="企业开办",
