@@ -4,7 +4,7 @@ BIN := .venv/bin
 # A `.venv` is right when it was made from this lock file.
 STAMP := .venv/.made-from-lock
 
-.PHONY: setup demo test lint bench bench-large memory faults fuzz controls clean
+.PHONY: setup demo test lint bench bench-batch bench-large memory faults fuzz controls clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m tests.bench
+
+bench-batch: setup
+	$(BIN)/python -m tests.bench.batch
 
 bench-large: setup
 	$(BIN)/python -m tests.bench.large
