@@ -46,6 +46,9 @@ from schemas.operations import Operation
 
 POLL_RECORDS = 500  # 500 records of some KiB: under 100 ms of work, a few MiB of memory
 POLL_MS = 500
+# Of the log: each write writes the bundle on the edge anew, up to some MiB, and a checkpoint covers it once a second.
+# So after a poll of few entries the next ones gather for a moment.
+FEW, GATHER_SECONDS = 64, 0.1
 LOG_SECONDS = 20.0
 STANDBY_SECONDS = 1.0
 RETRY_SECONDS = 1.0
@@ -218,6 +221,8 @@ class Recorder:
                     continue
                 moved = {tp: (starts[tp], records[-1].offset + 1) for tp, records in polled.items()}
                 await handle(connection, polled, moved)
+                if AUDIT in starts and len(polled[AUDIT]) < FEW:
+                    await asyncio.sleep(GATHER_SECONDS)
         finally:
             if handle == self._integrate:
                 await self._audit_log.abandon()
