@@ -53,6 +53,11 @@ class Signed:
     digest: bytes
     signature: bytes
 
+    @property
+    def kept(self) -> dict[str, bytes]:
+        """The fields by which every entry of the log binds who asked."""
+        return {"digest": self.digest, "signer": self.caller.id, "signature": self.signature}
+
 
 class _Keys(HTTPSignatureKeyResolver):
     """Resolves one key: the library asks for it by id."""

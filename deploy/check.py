@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -157,8 +157,8 @@ async def _entries(kafka: str, dsn: str, findings: Findings) -> set[tuple[str, b
         elif entry.kind == "Voided":
             opened.discard(voided.get(entry.body["entry"], ("", b"")))
             sets.pop(entry.body["entry"], None)
-    for leaf, (consumer, root) in sets.items():
-        members = await _members(dsn, leaf)
+    for leaf, members in (await _members(dsn, sets)).items():
+        consumer, root = sets[leaf]
         opened.update((consumer, member.record) for member in members)
         if merkle.root([member.leaf for member in members]) != root:
             findings.lost.append(f"{audit.TOPIC}/0/{offsets[leaf]} (a set whose members do not give its root)")
@@ -167,12 +167,12 @@ async def _entries(kafka: str, dsn: str, findings: Findings) -> set[tuple[str, b
     return opened
 
 
-async def _members(dsn: str, entry: bytes) -> list[Member]:
-    """The members of a set, as the database has them now."""
+async def _members(dsn: str, entries: Iterable[bytes]) -> dict[bytes, list[Member]]:
+    """The members of sets, as the database has them now."""
     connection = await db.connect(dsn)
     try:
-        async with postgres_errors("reading a set"):
-            return await members_of(connection, entry)
+        async with postgres_errors("reading sets"):
+            return {entry: await members_of(connection, entry) for entry in entries}
     finally:
         await connection.close()
 

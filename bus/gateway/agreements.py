@@ -102,16 +102,11 @@ class Agreements:
 
     async def list(self, signed: Signed, body: ListBody) -> Any:
         """The caller's own, on either side, each with the deadline that runs."""
-        return await self._with_deadlines(await self._rulebook.mine(signed, Agreement))
+        return await self._deadlines.listed(self._rulebook, await self._rulebook.mine(signed, Agreement))
 
     async def show(self, signed: Signed, body: IdBody) -> Any:
         """One of the caller's own, with the deadline that runs, and every act on it: a refusal names its reason."""
-        (found,) = await self._with_deadlines([await self._rulebook.show(signed, Agreement, body.id)])
-        return found | {"acts": await self._rulebook.history(body.id)}
-
-    async def _with_deadlines(self, found: Sequence[Agreement]) -> Any:
-        async with self._rulebook.connect("reading deadlines") as connection:
-            return await self._deadlines.answers(connection, found)
+        return await self._deadlines.whole(self._rulebook, await self._rulebook.show(signed, Agreement, body.id))
 
     async def _make(self, connection: asyncpg.Connection, caller: str, body: AgreementBody) -> Agreement:
         """The application as a document. Checked, not stored yet."""

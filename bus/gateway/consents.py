@@ -167,7 +167,7 @@ class Consents:
         async with self._rulebook.connect("reading what a consent was given under") as connection:
             under = read(Agreement, await connection.fetch(SQL["under"], found.recipient, hashes))
             codes = {found.recorded_by, found.recipient, *(a.provider for a in under), *(a.author for a in acts)}
-            names = {row["uscc"]: row["name"] for row in await connection.fetch(SQL["names"], sorted(codes))}
+            names = await control.names(connection, codes)
         made = receipt.receipt(found, under, names, self._catalogue.items, acts, datetime.now(CHINA))
         return receipt.document(made)
 

@@ -13,6 +13,3 @@ SELECT rule, revision FROM rule_act
 -- The agreements of these hashes.
 SELECT id, revision, state, hash, body FROM rule
  WHERE kind = 'agreement' AND grantee = $1 AND hash = ANY($2::bytea[]) ORDER BY id;
-
--- name: names
-SELECT uscc, name FROM org WHERE uscc = ANY($1::text[]);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,17 @@ async def orgs(connection: asyncpg.Connection) -> list[dict[str, Any]]:
 async def is_auditor(connection: asyncpg.Connection, caller: str) -> bool:
     """Whether a department may read the whole trail."""
     return bool(await connection.fetchval(SQL["is_auditor"], caller))
+
+
+async def sees_all(connection: asyncpg.Connection, caller: str, operator: str) -> bool:
+    """Whether a department asks about anybody: an auditor, or the bus's operator."""
+    return caller == operator or await is_auditor(connection, caller)
+
+
+async def names(connection: asyncpg.Connection, codes: Iterable[str]) -> dict[str, str]:
+    """Departments' names by credit code, of those that have joined."""
+    rows = await connection.fetch(SQL["names"], sorted(set(codes)))
+    return {row["uscc"]: row["name"] for row in rows}
 
 
 async def is_portal(connection: asyncpg.Connection, caller: str) -> bool:

@@ -15,3 +15,6 @@ SELECT auditor FROM org WHERE uscc = $1;
 
 -- name: is_portal
 SELECT portal AND NOT suspended FROM org WHERE uscc = $1;
+
+-- name: names
+SELECT uscc, name FROM org WHERE uscc = ANY($1::text[]);

@@ -79,15 +79,12 @@ class Corrections:
     async def list(self, signed: Signed, body: ListBody) -> Any:
         """The caller's own, on either side, each with its deadline."""
         found = await self._rulebook.mine(signed, Correction)
-        async with self._rulebook.connect("reading deadlines") as connection:
-            return await self._deadlines.answers(connection, found)
+        return await self._deadlines.listed(self._rulebook, found)
 
     async def show(self, signed: Signed, body: IdBody) -> Any:
         """One of the caller's own, with its deadline, and every act on it."""
         found = await self._rulebook.show(signed, Correction, body.id)
-        async with self._rulebook.connect("reading deadlines") as connection:
-            (shown,) = await self._deadlines.answers(connection, [found])
-        return shown | {"acts": await self._rulebook.history(body.id)}
+        return await self._deadlines.whole(self._rulebook, found)
 
 
 def _not_opened() -> Refused:

@@ -12,6 +12,7 @@ import asyncpg
 import msgspec
 
 from bus.db import queries
+from bus.gateway.rulebook import Rulebook
 from bus.gateway.shapes import shown
 from consent.calendar import Years
 from consent.deadlines import Deadline, Standing, running
@@ -64,6 +65,16 @@ class Deadlines:
         found = await self.of(connection, documents)
         today = datetime.now(CHINA).date()
         return [one.to_json() | {"deadline": _shown(found.get(one.id), today)} for one in documents]
+
+    async def listed(self, rulebook: Rulebook, documents: Sequence[Document]) -> list[dict[str, Any]]:
+        """Documents as a list answers them."""
+        async with rulebook.connect("reading deadlines") as connection:
+            return await self.answers(connection, documents)
+
+    async def whole(self, rulebook: Rulebook, document: Document) -> dict[str, Any]:
+        """One document with every act on it."""
+        (found,) = await self.listed(rulebook, [document])
+        return found | {"acts": await rulebook.history(document.id)}
 
     def _shares(self, document: Document) -> list[ShareClass]:
         """Of an agreement's sections. One that the catalogue does not have any more may have been conditional."""

@@ -64,12 +64,9 @@ class Disputes:
             found = await self._rulebook.all(Dispute)
         else:
             found = await self._rulebook.mine(signed, Dispute)
-        async with self._rulebook.connect("reading deadlines") as connection:
-            return await self._deadlines.answers(connection, found)
+        return await self._deadlines.listed(self._rulebook, found)
 
     async def show(self, signed: Signed, body: IdBody) -> Any:
         """One, for its parties and the operator, with its deadline, and every act on it."""
         found = await self._rulebook.show(signed, Dispute, body.id)
-        async with self._rulebook.connect("reading deadlines") as connection:
-            (shown,) = await self._deadlines.answers(connection, [found])
-        return shown | {"acts": await self._rulebook.history(body.id)}
+        return await self._deadlines.whole(self._rulebook, found)

@@ -14,11 +14,10 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -27,10 +26,11 @@ from msgspec import UNSET, UnsetType
 from bus import audit, envelope, merkle, metrics
 from bus.authzen import Answer, Evaluation, Found, Kind, Obligation, Search, Semantic, answer_context, up_to
 from bus.db import queries
-from bus.envelope import MAX_HEAD_BYTES, MAX_LIST, Claims
+from bus.envelope import MAX_HEAD_BYTES, MAX_LIST
 from bus.gateway import control
 from bus.gateway import facts as fact_store
 from bus.gateway.embargoes import Connect
+from bus.gateway.facts import About
 from bus.gateway.revisions import Append
 from bus.gateway.shapes import Count, Hash
 from bus.httpsig import Signed
@@ -38,9 +38,9 @@ from bus.messages import MAX_READS, check_texts
 from bus.pki import Signer
 from consent.decide import decide
 from consent.explain import Check, explain
-from consent.model import Access, Agreement, Consent, Decision, Mode, Notice, RecordFacts, RecordState
+from consent.model import Access, Agreement, Consent, Decision, Mode, Notice, RecordFacts
 from consent.purposes import PURPOSES
-from schemas.catalogue import Catalogue, Item
+from schemas.catalogue import Catalogue
 from schemas.errors import Code, DeptbusError, Malformed, Refused
 from schemas.identifiers import parse_uscc
 
@@ -204,15 +204,6 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What facts are looked for (`bus.gateway.facts.Asked`)."""
-
-    claims: Claims
-    holders: tuple[bytes, ...]
-    leaf_hash: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What is answered to one evaluation; without a question it could not be read. `miss` is the rule that refuses,
     `detail` why where it is none of the rules.
@@ -310,7 +301,7 @@ class DecisionPoint:
             list(asked.values()),
             now,
         )
-        anybody = caller == self._signer.uscc or await control.is_auditor(connection, caller)
+        anybody = await control.sees_all(connection, caller, self._signer.uscc)
         verdicts: list[Verdict] = []
         for at, one in enumerate(read):
             if isinstance(one, DeptbusError):
@@ -348,9 +339,7 @@ class DecisionPoint:
             "operator": next(operators, ""),
             "answers": [one.written() for one in verdicts],
             "returned": returned,
-            "digest": signed.digest,
-            "signer": signed.caller.id,
-            "signature": signed.signature,
+            **signed.kept,
         }
         bodies = [("Evaluation", body)]
         (value,) = audit.log_values(self._signer, self._origin, signed.digest[:16], bodies, datetime.now(UTC))
@@ -370,16 +359,16 @@ class DecisionPoint:
             await self.record(signed, api, [Verdict(code=code)], 0)
             raise
 
-    async def _asked(self, connection: asyncpg.Connection, questions: Mapping[int, Question]) -> dict[int, Asked]:
+    async def _asked(self, connection: asyncpg.Connection, questions: Mapping[int, Question]) -> dict[int, About]:
         """What each question is about: a record as it claims, or one that would be newest and valid."""
         wanted = list({one.record for one in questions.values() if one.record})
         rows = await connection.fetch(SQL["heads"], wanted, MAX_HEAD_BYTES) if wanted else []
         heads = {row["leaf_hash"]: envelope.claims_at_head(row["head"]) for row in rows}
-        asked: dict[int, Asked] = {}
+        asked: dict[int, About] = {}
         for at, one in questions.items():
             place = ("", "", "") if one.record else one.place
-            claims = heads.get(one.record) or _valid(self._catalogue.items.get(place[0]), *place)
-            asked[at] = Asked(claims=claims, holders=claims.holders, leaf_hash=one.record)
+            claims = heads.get(one.record) or fact_store.imagined(*place)
+            asked[at] = About(claims=claims, holders=claims.holders, leaf_hash=one.record)
         return asked
 
     async def _records(
@@ -394,11 +383,9 @@ class DecisionPoint:
         rows = await connection.fetch(SQL["records"], item, provider, bytes.fromhex(after), MAX_CANDIDATES + 1)
         return _page([row["leaf_hash"].hex() for row in rows])
 
-    def _verdict(self, one: Question, asked: Asked, found: fact_store.Found, now: datetime, *, told: bool) -> Verdict:
-        record, facts = found.of(asked, one.access, self._catalogue)
-        if not one.record:
-            record = replace(record, state=RecordState.ADMITTED)
-        elif record.item and not _as_said(one.place, record):
+    def _verdict(self, one: Question, asked: About, found: fact_store.Found, now: datetime, *, told: bool) -> Verdict:
+        record, facts = found.about(asked, one.access, self._catalogue)
+        if one.record and record.item and not _as_said(one.place, record):
             detail = "resource.properties say another item, provider or division than the record"
             return Verdict(code=Code.NOT_FOUND, question=one, detail=detail)
         item = self._catalogue.items.get(asked.claims.item)
@@ -575,28 +562,6 @@ def _obligations(decision: Decision) -> Iterator[Obligation]:
 def _oblige(rule: Agreement | Consent, action: str, **properties: Any) -> Obligation:
     said = {"action": action, "rule": rule.word, **properties}
     return Obligation(id=f"{action}:{rule.id}", type=OBLIGATION, properties=said)
-
-
-def _valid(item: Item | None, name: str, provider: str, region: str) -> Claims:
-    """What a record of this provider would claim, as far as a decision looks at it; about nobody in particular."""
-    return Claims(
-        record=UUID(int=0),
-        item=name,
-        schema=b"" if item is None else item.schema.digest,
-        operation="ISSUED",
-        issuer=provider,
-        subjects=(),
-        licence=b"",
-        pseudonyms=1,
-        sequence=1,
-        occurred_at=datetime.min,
-        valid_from=None,
-        valid_until=None,
-        region=region,
-        parents=(),
-        session=b"",
-        leaf=0,
-    )
 
 
 def _fitting(words: str) -> str:

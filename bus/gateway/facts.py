@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ import asyncpg
 
 from bus.db import queries
 from bus.envelope import Claims
-from bus.gateway.rulebook import KINDS, stored
+from bus.gateway.rulebook import from_row
 from consent.decide import CHINA
 from consent.limits import Life, Limit, data_life, limits
 from consent.model import (
@@ -38,6 +38,7 @@ from consent.model import (
 )
 from schemas.catalogue import Catalogue
 from schemas.errors import Code
+from schemas.operations import Operation
 
 FRESH = timedelta(seconds=30)  # the recorder says each second that it goes on; thirty missed ones are a stop
 STALL = timedelta(seconds=30)  # nobody can check a release that no checkpoint covers: the log's promise is this long
@@ -61,6 +62,37 @@ class Asked(Protocol):
     @property
     def leaf_hash(self) -> bytes:
         """Its identity, 32 bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """A question that opens nothing: about a record, or, without its leaf hash, one that nobody need have."""
+
+    claims: Claims
+    holders: tuple[bytes, ...]
+    leaf_hash: bytes = b""
+
+
+def imagined(item: str, provider: str, region: str) -> Claims:
+    """What a record of this provider would claim, as far as a decision looks at it; about nobody in particular."""
+    return Claims(
+        record=UUID(int=0),
+        item=item,
+        schema=b"",
+        operation=Operation.ISSUED.value,
+        issuer=provider,
+        subjects=(),
+        licence=b"",
+        pseudonyms=0,
+        sequence=1,
+        occurred_at=datetime.fromtimestamp(0, UTC),
+        valid_from=None,
+        valid_until=None,
+        region=region,
+        parents=(),
+        session=b"",
+        leaf=0,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +160,13 @@ class Found:
         )
         return record, facts
 
+    def about(self, question: About, access: Access, catalogue: Catalogue) -> tuple[RecordFacts, Facts]:
+        """As `of`; a record that nobody need have is the newest version of a valid licence. Never for a key."""
+        record, facts = self.of(question, access, catalogue)
+        if question.leaf_hash:
+            return record, facts
+        return replace(record, state=RecordState.ADMITTED, known_schema=True), facts
+
 
 async def judged(connection: asyncpg.Connection, leaf_hashes: Sequence[bytes]) -> bool:
     """Whether the recorder has admitted or refused every one of these, or found it in conflict."""
@@ -154,7 +193,7 @@ async def load(
     rules = await connection.fetch(
         SQL["rules"], consumers, [provider for provider, _ in providers], [item for _, item in providers]
     )
-    standing = [_stored(row) for row in rules]
+    standing = [from_row(row) for row in rules]
     agreements: dict[tuple[str, str, str], list[Agreement]] = {}
     powers: dict[str, list[Power]] = {}
     for one in standing:
@@ -172,7 +211,7 @@ async def load(
     )
     scoped: dict[tuple[bytes, str], list[Any]] = {}
     for row in rows:
-        scoped.setdefault((row["subject"], row["item"]), []).append(_stored(row))
+        scoped.setdefault((row["subject"], row["item"]), []).append(from_row(row))
     documents = [*(one for group in agreements.values() for one in group), *(o for g in scoped.values() for o in g)]
     return Found(
         suspended={row["uscc"]: row["suspended"] for row in joined if row["uscc"] is not None},
@@ -190,10 +229,6 @@ async def load(
 def _entries(found: Iterable[CatalogueEntry]) -> dict[str, CatalogueEntry]:
     """Each item's entry; of several the published one, else the one that came furthest."""
     return {one.item: one for one in sorted(found, key=lambda one: _FURTHER.index(one.state))}
-
-
-def _stored(row: Any) -> Any:
-    return stored(KINDS[row["kind"]], row["id"], row["revision"], row["state"], row["hash"], row["body"])
 
 
 async def take(

@@ -6,7 +6,6 @@ import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -20,7 +19,7 @@ from bus.gateway.catalogue import SINCE, own_values
 from bus.kafka import kafka_errors
 from bus.pki import Signer
 from consent.lifecycle import Act
-from consent.model import CatalogueEntry, Power, PowerKind, PowerState
+from consent.model import Power, PowerKind, PowerState
 from schemas.errors import Code, Malformed
 
 SQL = queries(Path(__file__).with_name("issuing.sql"))
@@ -85,15 +84,10 @@ async def announce(
         row for row in await connection.fetch(SQL["standing"]) if feed.revisions.get(row["id"], 0) < row["revision"]
     ]
     async with kafka_errors(f"writing {cataloguefeed.TOPIC}"):
-        values = [standing_value(_stored(row), row["since"], signer) for row in missing]
+        values = [standing_value(rulebook.from_row(row), row["since"], signer) for row in missing]
         sent = [
             await producer.send(cataloguefeed.TOPIC, value, key=row["id"].bytes)
             for row, value in zip(missing, values, strict=True)
         ]
         await asyncio.gather(*sent)
     return len(missing)
-
-
-def _stored(row: Any) -> CatalogueEntry | Power:
-    kind: type[CatalogueEntry | Power] = CatalogueEntry if row["kind"] == CatalogueEntry.kind else Power
-    return rulebook.stored(kind, row["id"], row["revision"], row["state"], row["hash"], row["body"])

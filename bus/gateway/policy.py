@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,15 +21,14 @@ from msgspec import Meta
 
 from bus import envelope
 from bus.db import queries
-from bus.envelope import Claims
 from bus.gateway import control, embargoes, trail
 from bus.gateway import facts as fact_store
 from bus.gateway.auditing import NOBODY
 from bus.gateway.consents import SubjectBody
 from bus.gateway.embargoes import Connect, LogReading, ReaderBody
-from bus.gateway.facts import Found
-from bus.gateway.rulebook import KINDS, stored
-from bus.gateway.shapes import ActAnswer, After, CheckpointAnswer, Count, CreditCode, Hash, Next, Text, Time
+from bus.gateway.facts import About, Found, imagined
+from bus.gateway.rulebook import from_row
+from bus.gateway.shapes import ActAnswer, After, CheckpointAnswer, Count, CreditCode, Hash, Next, Text, Time, from_hex
 from bus.gateway.trail import Filter
 from bus.httpsig import Signed
 from bus.messages import check_texts
@@ -45,9 +44,7 @@ from consent.model import (
     Mode,
     Power,
     RecordFacts,
-    RecordState,
     SectionDecision,
-    Status,
 )
 from consent.replay import AROUND, Again, Logged, Version, again, standing
 from consent.ruleset import RuleSet
@@ -58,9 +55,9 @@ from schemas.operations import Operation
 MAX_SECTIONS = 64  # as an item has
 MAX_RULES = 20_000  # documents of a comparison: more are compared from files, by the command
 MAX_QUESTIONS = 1_000_000  # of a comparison: some seconds of one core, and keys are released beside it
+MAX_CASES = 200  # run in some 20 ms, between other requests
 VOIDED_WITHIN = timedelta(minutes=1)  # a decision is taken back by the same request, or never
 
-MAX_CASES = 200  # run in some 20 ms, between other requests
 SQL = queries(Path(__file__).with_name("policy.sql"))
 
 Pseudonym = Callable[[str, SubjectBody], bytes]
@@ -260,16 +257,6 @@ class ReplayAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     next: Next
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _About:
-    """A record that is asked about, or one that might be."""
-
-    claims: Claims
-    leaf_hash: bytes
-    holders: tuple[bytes, ...]
-    imagined: bool = False
-
-
 class Policies:
     """The routes of questions about rules, over a gateway's connections."""
 
@@ -288,7 +275,7 @@ class Policies:
         async with self._connect("explaining") as connection:
             about = await self._about(connection, body)
             found = await _load(connection, [access], [about], now)
-            record, facts = self._facts(found, about, access)
+            record, facts = found.about(about, access, self._catalogue)
             await self._may(connection, signed, access.consumer, record.issuer)
             names = await _names(connection, access, record, facts)
         made = self._explain(access, body, record, facts, now, names)
@@ -307,7 +294,7 @@ class Policies:
             powers = [one for one in changed(own, wanted, holders) if isinstance(one, Power)]
             openers = [replace(access, consumer=one.grantor) for one in powers if one.grantee == access.consumer]
             found = await _load(connection, [access, *openers], [about], now)
-            record, facts = self._facts(found, about, access)
+            record, facts = found.about(about, access, self._catalogue)
             await self._may(connection, signed, access.consumer, record.issuer)
             before = {one.id: one for one in (*_documents(found), *own)}
             after = changed(before.values(), wanted, holders)
@@ -330,7 +317,7 @@ class Policies:
             rows = await connection.fetch(SQL["standing"], sees_all, signed.caller.uscc, MAX_RULES + 1)
         if len(rows) > MAX_RULES:
             raise Malformed(Code.REQUEST_TOO_LARGE, f"more than {MAX_RULES} rules: compare files with the command")
-        before: list[Basis] = [_stored(row) for row in rows]
+        before: list[Basis] = [from_row(row) for row in rows]
         sets = RuleSet(before), RuleSet(changed(before, wanted))
         made = await asyncio.to_thread(diff.diff, *sets, self._catalogue.items, datetime.now(UTC), most=MAX_QUESTIONS)
         await self._log_reading(
@@ -397,28 +384,21 @@ class Policies:
             onward_to=body.onward_to,
         )
 
-    async def _about(self, connection: asyncpg.Connection, body: ExplainBody) -> _About:
+    async def _about(self, connection: asyncpg.Connection, body: ExplainBody) -> About:
         if (body.record is None) == (not body.item) or (body.record is not None and body.subject is not None):
             raise Malformed(Code.REQUEST_MALFORMED, "name a record, or an item with provider, region and maybe subject")
         if body.record is None:
             holders = () if body.subject is None else (self._pseudonym(body.item, body.subject),)
-            claims = _claims(body.item, body.provider, body.region)
-            return _About(claims=claims, leaf_hash=bytes(32), holders=holders, imagined=True)
-        leaf_hash = _leaf_hash(body.record)
+            return About(claims=imagined(body.item, body.provider, body.region), holders=holders)
+        leaf_hash = from_hex(body.record, 32)
         value = await connection.fetchval(SQL["value"], leaf_hash)
         if value is None:
             raise Refused(Code.NOT_FOUND, "no such record is admitted")
         claims = envelope.parse(value).claims
-        return _About(claims=claims, leaf_hash=leaf_hash, holders=claims.holders)
-
-    def _facts(self, found: Found, about: _About, access: Access) -> tuple[RecordFacts, Facts]:
-        record, facts = found.of(about, access, self._catalogue)
-        if about.imagined:
-            record = replace(record, state=RecordState.ADMITTED, known_schema=True, status=Status.VALID)
-        return record, facts
+        return About(claims=claims, leaf_hash=leaf_hash, holders=claims.holders)
 
     async def _sees_all(self, connection: asyncpg.Connection, signed: Signed) -> bool:
-        return signed.caller.uscc == self._operator or await control.is_auditor(connection, signed.caller.uscc)
+        return await control.sees_all(connection, signed.caller.uscc, self._operator)
 
     async def _may(self, connection: asyncpg.Connection, signed: Signed, consumer: str, provider: str) -> None:
         if signed.caller.uscc in (consumer, provider) or await self._sees_all(connection, signed):
@@ -440,7 +420,7 @@ class Policies:
         """What differs of a page, with a fixed number of queries."""
         logged = [_logged(one.entry.body, one.entry.time) for one in entries]
         about = [
-            _About(claims=_claims(one.item, one.issuer, one.region), leaf_hash=one.record, holders=one.holders)
+            About(claims=imagined(one.item, one.issuer, one.region), leaf_hash=one.record, holders=one.holders)
             for one in logged
         ]
         found = await _load(connection, [one.access for one in logged], about, datetime.now(UTC))
@@ -449,7 +429,8 @@ class Policies:
         ruleset = standing(documents, {row["rule"]: row["state"] for row in rows})
         versions = await _versions(connection, {one.licence for one in logged})
         parties = {party for one in logged for party in (one.access.consumer, one.issuer)}
-        names = await _names_of(connection, parties | {one.consumer for one in ruleset.agreements()})
+        parties |= {one.consumer for one in ruleset.agreements()}
+        names = Names(departments=await control.names(connection, parties))
         answers: list[dict[str, Any]] = []
         for one, said in zip(entries, logged, strict=True):
             item = self._catalogue.items.get(said.item)
@@ -460,7 +441,7 @@ class Policies:
 
 async def standing_rules(connection: asyncpg.Connection) -> list[Basis]:
     """All rules but subjects' own, in the order of their ids: for the operator's command."""
-    return [_stored(row) for row in await connection.fetch(SQL["standing"], True, "", None)]
+    return [from_row(row) for row in await connection.fetch(SQL["standing"], True, "", None)]
 
 
 def diff_json(made: Diff) -> dict[str, Any]:
@@ -479,7 +460,7 @@ def diff_json(made: Diff) -> dict[str, Any]:
 
 
 async def _load(
-    connection: asyncpg.Connection, accesses: Sequence[Access], about: Sequence[_About], now: datetime
+    connection: asyncpg.Connection, accesses: Sequence[Access], about: Sequence[About], now: datetime
 ) -> Found:
     consumers = sorted({one.consumer for one in accesses})
     agents = sorted({one.agent for one in accesses if one.agent is not None})
@@ -513,23 +494,14 @@ async def _named(
     """The documents that changes name, as far as the caller may see them."""
     ids = [one.id for one in wanted if one.id is not None]
     rows = await connection.fetch(SQL["named"], ids, list(changes.KINDS), sees_all, signed.caller.uscc)
-    return [_stored(row) for row in rows]
-
-
-def _stored(row: Any) -> Any:
-    return stored(KINDS[row["kind"]], row["id"], row["revision"], row["state"], row["hash"], row["body"])
+    return [from_row(row) for row in rows]
 
 
 async def _names(connection: asyncpg.Connection, access: Access, record: RecordFacts, *facts: Facts) -> Names:
     parties = {access.consumer, access.onward_to, record.issuer}
     for one in facts:
         parties |= {agreement.consumer for agreement in one.agreements} | {power.grantor for power in one.powers}
-    return await _names_of(connection, parties)
-
-
-async def _names_of(connection: asyncpg.Connection, parties: Iterable[str]) -> Names:
-    rows = await connection.fetch(SQL["names"], sorted(set(parties)))
-    return Names(departments={row["uscc"]: row["name"] for row in rows})
+    return Names(departments=await control.names(connection, parties))
 
 
 async def _voided(connection: asyncpg.Connection, found: Sequence[trail.Found], at: trail.Published) -> set[bytes]:
@@ -614,35 +586,3 @@ def _logged(body: Mapping[str, Any], time: datetime) -> Logged:
 
 def _rule(word: str) -> UUID:
     return UUID(word.partition(":")[2].partition("@")[0])
-
-
-def _claims(item: str, issuer: str, region: str) -> Claims:
-    """What a decision looks at in a record's claims; nobody made this record."""
-    return Claims(
-        record=UUID(int=0),
-        item=item,
-        schema=b"",
-        operation=Operation.ISSUED.value,
-        issuer=issuer,
-        subjects=(),
-        licence=bytes(32),
-        pseudonyms=0,
-        sequence=1,
-        occurred_at=datetime.fromtimestamp(0, UTC),
-        valid_from=None,
-        valid_until=None,
-        region=region,
-        parents=(),
-        session=b"",
-        leaf=0,
-    )
-
-
-def _leaf_hash(text: str) -> bytes:
-    try:
-        data = bytes.fromhex(text)
-    except ValueError:
-        data = b""
-    if len(data) != 32 or len(text) != 64:
-        raise Malformed(Code.REQUEST_MALFORMED, "a record is named by its leaf hash, 64 hex digits")
-    return data

@@ -2,9 +2,6 @@
 -- A record as it was received, admitted or in conflict.
 SELECT value FROM record WHERE leaf_hash = $1 UNION ALL SELECT value FROM conflict WHERE leaf_hash = $1 LIMIT 1;
 
--- name: names
-SELECT uscc, name FROM org WHERE uscc = ANY($1::text[]);
-
 -- name: named
 -- Of these documents, those that a department is a party to; of all, if it may see everybody's.
 SELECT id, kind, revision, state, hash, body FROM rule

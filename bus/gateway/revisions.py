@@ -105,9 +105,7 @@ def body_of(document: Document, act: Act, reason: str) -> dict[str, object]:
 def _body(signed: Signed, document: Document, act: Act, reason: str) -> dict[str, object]:
     return body_of(document, act, reason) | {
         "author": signed.caller.uscc,
-        "digest": signed.digest,
-        "signer": signed.caller.id,
-        "signature": signed.signature,
+        **signed.kept,
     }
 
 

@@ -257,6 +257,11 @@ def stored(kind: type[D], identifier: UUID, revision: int, state: str, known: by
     return found
 
 
+def from_row(row: Any) -> Any:
+    """The document of a row of `id, kind, revision, state, hash, body`."""
+    return _parsed(row["kind"], row["id"], row["revision"], row["state"], row["hash"], row["body"])
+
+
 @lru_cache(maxsize=PARSED)
 def _parsed(kind: str, _identifier: UUID, revision: int, state: str, known: bytes | None, body: str) -> Any:
     """A revision never changes, so it is parsed once."""

@@ -387,9 +387,7 @@ class Gateway:
             "what": what,
             "subjects": subjects,
             "returned": returned,
-            "digest": signed.digest,
-            "signer": signed.caller.id,
-            "signature": signed.signature,
+            **signed.kept,
         }
         values = audit.log_values(self._keyring.signer, self._origin, group, [("Reading", body)], datetime.now(UTC))
         await self.releases.append(values)

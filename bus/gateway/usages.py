@@ -12,14 +12,12 @@ are none either: an auditor's stays between auditors until its embargo ends (`bu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import msgspec
 
 from bus import impact, tilestore
-from bus.db import queries
 from bus.gateway import control, embargoes, sets, trail
 from bus.gateway.auditing import NOBODY
 from bus.gateway.consents import SubjectBody
@@ -32,7 +30,6 @@ from consent.purposes import PURPOSES
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Refused
 
-SQL = queries(Path(__file__).with_name("usages.sql"))
 WHAT = "subjects/usages:query"
 
 
@@ -141,7 +138,8 @@ class Usages:
             wanted = Filter(groups=groups, since=body.since, until=body.until)
             found, following = await trail.page(connection, wanted, at, body.after, body.limit)
             voided = await impact.voided(connection, found, at)
-            names = await _names(connection, found)
+            sides = ("consumer", "provider", "onward_to")
+            names = await control.names(connection, {one.entry.body.get(side, "") for one in found for side in sides})
             entries = [one.entry.leaf_hash for one in found if one.entry.kind == "SetDecision"]
             members = await sets.places(connection, entries, subjects) if entries else {}
         parties = trail.parties(found) if auditor else ()
@@ -209,9 +207,3 @@ async def _may_ask(connection: asyncpg.Connection, signed: Signed) -> bool:
     if not await control.is_portal(connection, caller):
         raise Refused(Code.REQUEST_FORBIDDEN, "only a portal, or an auditor, asks for a person or a firm")
     return False
-
-
-async def _names(connection: asyncpg.Connection, found: Iterable[Found]) -> dict[str, str]:
-    """The departments' names, by credit code."""
-    codes = {one.entry.body.get(side, "") for one in found for side in ("consumer", "provider", "onward_to")}
-    return {row["uscc"]: row["name"] for row in await connection.fetch(SQL["names"], sorted(codes))}

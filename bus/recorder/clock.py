@@ -31,7 +31,7 @@ from bus.db import connect, postgres_errors, queries
 from bus.gateway import revisions, rulebook
 from bus.gateway.catalogue import own_values
 from bus.gateway.deadlines import Deadlines
-from bus.gateway.rulebook import KINDS, stored
+from bus.gateway.rulebook import from_row
 from bus.kafka import kafka_errors
 from bus.pki import Signer
 from bus.topics import RULES
@@ -39,7 +39,6 @@ from consent import lifecycle
 from consent.calendar import Years
 from consent.deadlines import Standing
 from consent.decide import CHINA
-from consent.documents import Document
 from consent.law import LIMITS
 from consent.lifecycle import Act, Role
 from consent.model import parties
@@ -107,7 +106,7 @@ class Clock:
         """Ends some of what had its last day; False if that were all."""
         async with connection.transaction():
             rows = await connection.fetch(SQL["expired"], today, BATCH)
-            ended = [lifecycle.act(_document(row), Act.EXPIRE, frozenset({Role.CLOCK})) for row in rows]
+            ended = [lifecycle.act(from_row(row), Act.EXPIRE, frozenset({Role.CLOCK})) for row in rows]
             for one in ended:
                 await rulebook.update(connection, one, Act.EXPIRE, self._signer.uscc, "")
             if ended:
@@ -127,7 +126,7 @@ class Clock:
         after = FIRST
         while rows := await connection.fetch(SQL["waiting"], after, BATCH):
             after = rows[-1]["id"]
-            waiting = {row["id"]: _document(row) for row in rows}
+            waiting = {row["id"]: from_row(row) for row in rows}
             late: list[Row] = []
             found = await self._deadlines.of(connection, list(waiting.values()))
             for identifier, deadline in found.items():
@@ -191,10 +190,6 @@ async def _send(producer: AIOKafkaProducer, events: Sequence[tuple[UUID, Any]]) 
             for identifier, event in events
         ]
         await asyncio.gather(*sent)
-
-
-def _document(row: Any) -> Document:
-    return stored(KINDS[row["kind"]], row["id"], row["revision"], row["state"], row["hash"], row["body"])
 
 
 def _body(row: Any) -> dict[str, Any]:
