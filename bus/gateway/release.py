@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import monotonic
@@ -115,26 +115,38 @@ class Releases:
             if of_set is None:
                 decisions = await fact_store.take(connection, access.consumer, request.request, asked, decisions, now)
             decisions = [_without_keys(a, d, unopened) for a, d in zip(asked, decisions, strict=True)]
-            own = [at for at, d in enumerate(decisions) if of_set is None or len(d.permitted) < len(d.sections)]
-            entries = dict.fromkeys(range(len(asked)), b"" if of_set is None else of_set[0])
-            entries |= await self._entries(own, signed, request.request, access, asked, decisions, found, now)
-            try:
-                changed = await fact_store.changed(connection, access.consumer, asked, decisions, found)
-            except Exception:
-                # Whether it still holds cannot be said: no key, and the log says so while PostgreSQL is away.
-                permits = [entries[at] for at, d in enumerate(decisions) if d.permitted]
-                if permits and of_set is None:
-                    await self.void(request.request, permits)
-                raise
-        if changed:
-            # A set's entry speaks of the others, too: of what changed in it, an entry of its own is the refusal.
-            decisions = [_voided(d) if at in changed else d for at, d in enumerate(decisions)]
-            if of_set is None:
-                await self.void(request.request, [entries[at] for at in sorted(changed)])
-            else:
-                own = sorted(changed)
-                entries |= await self._entries(own, signed, request.request, access, asked, decisions, found, now)
-        return self._grant(request, recipient, asked, decisions, [entries[at] for at in range(len(asked))], found)
+            # A set's entry speaks of all that are permitted with every section; of any other one, its own does.
+            apart = [at for at, d in enumerate(decisions) if of_set is None or len(d.permitted) < len(d.sections)]
+            own = await self._entries(apart, signed, request.request, access, asked, decisions, found, now)
+            changed = await self.moved(connection, request.request, access, asked, decisions, found, own)
+        decisions = [_voided(d) if at in changed else d for at, d in enumerate(decisions)]
+        unsaid = sorted(changed - own.keys())  # what the set's entry said cannot be voided for one of them
+        own |= await self._entries(unsaid, signed, request.request, access, asked, decisions, found, now)
+        entries = [own[at] if of_set is None or at in own else of_set[0] for at in range(len(asked))]
+        return self._grant(request, recipient, asked, decisions, entries, found)
+
+    async def moved(
+        self,
+        connection: asyncpg.Connection,
+        group: bytes,
+        access: Access,
+        asked: Sequence[Asked],
+        decisions: Sequence[Decision],
+        found: Found,
+        entries: Mapping[int, bytes],
+    ) -> set[int]:
+        """The last look before anything leaves: which decisions rest on what is not as it was, and are voided.
+
+        `entries` are those of the decisions, by place. Where it cannot be said, all that permit are voided, so that the
+        log says so while PostgreSQL is away, and it raises.
+        """
+        try:
+            changed = await fact_store.changed(connection, access.consumer, asked, decisions, found)
+        except Exception:
+            await self.void(group, {entries[at] for at, d in enumerate(decisions) if d.permitted and at in entries})
+            raise
+        await self.void(group, {entries[at] for at in changed if at in entries})
+        return changed
 
     async def _entries(
         self,
@@ -165,11 +177,8 @@ class Releases:
         decision = self.decide(asked[0], access, found, now)
         (entry,) = await self.record(signed, group, access, asked, [decision], found, now)
         async with postgres_errors("deciding"), self._pool.acquire() as connection:
-            changed = await fact_store.changed(connection, access.consumer, asked, [decision], found)
-        if changed:
-            await self.void(group, [entry])
-            decision = _voided(decision)
-        return decision, entry
+            changed = await self.moved(connection, group, access, asked, [decision], found, {0: entry})
+        return (_voided(decision) if changed else decision), entry
 
     async def _facts(self, access: Access, asked: Sequence[Asked]) -> Found:
         """What decides, after a moment's wait for records that the recorder has not come to yet.
@@ -236,9 +245,11 @@ class Releases:
         limited = [{"rule": word, "code": found.used_up[rule].value} for rule, word in able.items()]
         return limited[:MAX_USED_UP]
 
-    async def void(self, group: bytes, entries: Sequence[bytes]) -> None:
+    async def void(self, group: bytes, entries: Collection[bytes]) -> None:
         """Says in the log that these entries' decisions were taken back. Raises `Unavailable`."""
-        bodies = [("Voided", {"entry": entry, "code": VOIDED.value}) for entry in entries]
+        if not entries:
+            return
+        bodies = [("Voided", {"entry": entry, "code": VOIDED.value}) for entry in sorted(entries)]
         await self.append(audit.log_values(self._signer, self._origin, group, bodies, datetime.now(UTC)))
 
     async def append(self, values: Sequence[bytes]) -> None:
@@ -325,8 +336,6 @@ def _entry(signed: Signed, access: Access, asked: Asked, decision: Decision, pro
         "subjects": asked.holders,
         "sections": [{"name": s.section, "code": s.code.value, "rule": s.rule} for s in decision.sections],
         "hashes": [rule.hash for rule in decision.rests_on],
-        "digest": signed.digest,
-        "signer": signed.caller.id,
-        "signature": signed.signature,
+        **signed.kept,
         "trace": claims.record.hex,
     }

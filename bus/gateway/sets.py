@@ -28,6 +28,7 @@ import msgspec
 from bus import audit, envelope, merkle
 from bus.db import queries
 from bus.gateway import control, facts
+from bus.gateway.agreements import check_regions
 from bus.gateway.facts import Found
 from bus.gateway.release import Asked, Releases, parse_read
 from bus.gateway.rulebook import Connect
@@ -193,7 +194,7 @@ class Sets:
         """What a set may be made of, for the consumer of an agreement that allows sets."""
         item = self._catalogue.item(body.item)
         after = b"" if not body.after else from_hex(body.after, 32)
-        check_region(body.region)
+        check_regions([body.region] if body.region else [])
         day = datetime.now(CHINA).date()
         async with self._connect("looking up candidates") as connection:
             if not await connection.fetchval(SQL["may_match"], signed.caller.uscc, body.provider, item.name):
@@ -233,7 +234,7 @@ class Sets:
         }
 
     def _records(self, body: SetBody) -> list[bytes]:
-        check_region(body.region)
+        check_regions([body.region] if body.region else [])
         records = [from_hex(one, 32) for one in body.records]
         if not 1 <= len(records) <= MAX_SET:
             raise Malformed(Code.REQUEST_TOO_LARGE, f"a set has 1 to {MAX_SET} records")
@@ -302,9 +303,7 @@ class Sets:
             "root": root,
             "rule": " ".join(rules),
             "hashes": [rule.hash for rule in rules.values()],
-            "digest": signed.digest,
-            "signer": signed.caller.id,
-            "signature": signed.signature,
+            **signed.kept,
         }
         (value,) = audit.log_values(self._signer, self._origin, group, [("SetDecision", fields)], now)
         entry = merkle.leaf_hash(value)
@@ -315,8 +314,8 @@ class Sets:
             for _, same in groupby(judged, key=lambda one: id(one.found)):
                 page = list(same)
                 asked, decisions = [one.asked for one in page], [one.decision for one in page]
-                if await facts.changed(connection, access.consumer, asked, decisions, page[0].found):
-                    await self._releases().void(group, [entry])
+                entries = dict.fromkeys(range(len(page)), entry)
+                if await self._releases().moved(connection, group, access, asked, decisions, page[0].found, entries):
                     raise Refused(Code.FACTS_CHANGED, "a rule or a record changed meanwhile: ask for the set again")
             await connection.execute(SQL["grant"], entry)
         return entry.hex(), root.hex()
@@ -368,12 +367,6 @@ async def places(
     for row in await connection.fetch(SQL["places"], entries, subjects):
         found.setdefault(row["entry"], []).append(row["record"])
     return found
-
-
-def check_region(region: str) -> None:
-    """Raises `Malformed` (REGION_UNKNOWN) for what is no GB/T 2260 prefix; empty means everywhere."""
-    if region and not (region.isascii() and region.isdigit() and len(region) in (2, 4, 6)):
-        raise Malformed(Code.REGION_UNKNOWN, "region is a division prefix of 2, 4 or 6 digits")
 
 
 async def _store(
