@@ -125,7 +125,7 @@ def _change(at: int, given: dict[str, Any]) -> Change:
     name, identifier, end = given.pop("kind", None), given.pop("id", None), given.pop("end", False)
     if name not in KINDS:
         raise Malformed(Code.REQUEST_MALFORMED, f"change {at}: kind is one of {', '.join(KINDS)}")
-    made = Change(at=at, kind=KINDS[name], id=None, act=Act.END if end is True else None, given=_plain(given))
+    made = Change(at=at, kind=KINDS[name], id=None, act=Act.END if end is True else None, given=plain(given))
     known = {field.name for field in fields(made.kind)} - {"id", "revision"}
     if unknown := sorted(str(one) for one in given.keys() - known):
         raise made.refused(f"it has no {', '.join(unknown)!r:.200}")
@@ -210,7 +210,7 @@ def _read(change: Change, body: Mapping[str, Any], revision: int, state: Any) ->
     return change.kind.stored({name: plain[name] for name in body}, revision, plain["state"])
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """As JSON has it: YAML reads days as days."""
     match value:
         case datetime():
@@ -218,7 +218,7 @@ def _plain(value: Any) -> Any:
         case date():
             return value.isoformat()
         case dict():
-            return {str(name): _plain(inner) for name, inner in value.items()}
+            return {str(name): plain(inner) for name, inner in value.items()}
         case list():
-            return [_plain(inner) for inner in value]
+            return [plain(inner) for inner in value]
     return value

@@ -32,13 +32,13 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (session, issuer) DO NOTHING
 -- What says who may issue: the entries of these items that were ever published, and since when; the powers to issue of
 -- these departments and of those who gave them.
 WITH held AS (SELECT * FROM rule WHERE kind = 'power' AND grantee = ANY($2::text[]) AND body->>'right' = 'ISSUE')
-SELECT r.kind, r.revision, r.state, r.since, a.at AS opened, r.body
+SELECT r.id, r.kind, r.revision, r.state, r.hash, r.since, a.at AS opened, r.body
   FROM rule r JOIN rule_act a ON a.rule = r.id AND a.act = 'PUBLISH'
  WHERE r.kind = 'item' AND r.item = ANY($1::text[])
 UNION ALL
-SELECT h.kind, h.revision, h.state, h.since, NULL, h.body FROM held h
+SELECT h.id, h.kind, h.revision, h.state, h.hash, h.since, NULL, h.body FROM held h
 UNION ALL
-SELECT r.kind, r.revision, r.state, r.since, NULL, r.body FROM rule r
+SELECT r.id, r.kind, r.revision, r.state, r.hash, r.since, NULL, r.body FROM rule r
  WHERE r.kind = 'power' AND r.grantee IN (SELECT grantor FROM held) AND r.grantee <> ALL($2::text[])
    AND r.body->>'right' = 'ISSUE';
 

@@ -9,13 +9,11 @@ one.
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from bus import audit, envelope, merkle, metrics, session
 from bus.db import postgres_errors, queries
+from bus.gateway.rulebook import from_row
 from bus.kafka import bounded, consumer, kafka_errors, partitions_of, producer, stop
 from bus.pki import Signer
 from bus.proof import ProofVerifier
@@ -39,7 +38,7 @@ from bus.trust import Trust
 from bus.trustfeed import TrustFeed
 from consent import calendar
 from consent.issuing import Issuing, Standing, standing
-from consent.model import CatalogueEntry, Power, status_after
+from consent.model import status_after
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, DeptbusError, Malformed, Refused, Unavailable
 from schemas.operations import Operation
@@ -54,7 +53,6 @@ STANDBY_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 HEARTBEAT_SECONDS = 1.0
 KNOWN_SESSIONS = 10_000
-KEPT_DOCUMENTS = 8_192  # entries and powers to issue, about 1 KiB each
 
 SQL = queries(Path(__file__).with_name("recorder.sql"))
 log = structlog.get_logger()
@@ -471,13 +469,7 @@ def _record_row(one: Checked, entry: bytes, now: datetime) -> tuple[Any, ...]:
 
 
 def _standing(row: Any) -> Standing | None:
-    return standing(_document(row["kind"], row["revision"], row["state"], row["body"]), row["since"], row["opened"])
-
-
-@lru_cache(maxsize=KEPT_DOCUMENTS)
-def _document(kind: str, revision: int, state: str, body: str) -> CatalogueEntry | Power:
-    """A revision never changes, so it is parsed once."""
-    return (CatalogueEntry if kind == CatalogueEntry.kind else Power).stored(json.loads(body), revision, state)
+    return standing(from_row(row), row["since"], row["opened"])
 
 
 def _refusal_row(refusal: Refusal) -> tuple[Any, ...]:

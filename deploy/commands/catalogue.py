@@ -10,6 +10,7 @@ import typer
 from bus.client import GatewayClient
 from consent.lifecycle import Act
 from consent.model import DataClass, EntryState
+from deploy.commands import documents
 from deploy.commands.documents import Reason
 from deploy.commands.options import As, acting
 from deploy.home import Home, HomeOption
@@ -180,8 +181,7 @@ def _show(entry: Mapping[str, Any]) -> None:
         ]
         table("Sections", ("section", "shared", "conditions or legal basis", "sensitive"), rows)
         _fields(f"{entry['item']} {defined['zh']}", defined["elements"])
-    columns = ("at", "act", "state", "author", "reason")
-    table("Acts", columns, [[act[name] for name in columns] for act in entry["acts"]])
+    documents.show_acts(entry["acts"])
 
 
 def _brief(item: Item) -> dict[str, Any]:

@@ -8,9 +8,10 @@ import typer
 
 from consent.lifecycle import Act
 from consent.model import Every, Giver, Mode, Notice
+from deploy.commands import documents
 from deploy.commands.options import As, Item, Purposes, Subject, acting, subject
 from deploy.home import Home, HomeOption
-from deploy.output import Json, command, emit, facts, table
+from deploy.output import Json, command, emit, table
 from schemas.errors import Code, Misuse
 
 Id = Annotated[str, typer.Argument(help="The consent's id.")]
@@ -89,13 +90,13 @@ def register(app: typer.Typer) -> None:
         }
         async with acting(where, department) as client:
             (made,) = await client.post_json("/v1/consents", {"consents": [body]})
-        _emit(made, as_json=json)
+        emit(made, as_json=json, human=lambda: documents.show("Consent", made))
 
     @command(consent)
     async def show(identifier: Id, department: As, home: HomeOption = None, json: Json = False) -> None:
         """Show one whole, with every act on it and how often it was used."""
-        async with acting(Home.find(home), department) as client:
-            _emit(await client.post_json("/v1/consents:show", {"id": identifier}), as_json=json)
+        body = {"id": identifier}
+        await documents.ask(Home.find(home), department, "/v1/consents:show", body, "Consent", as_json=json)
 
     @command(consent, name="list")
     async def list_(department: As, about: Subject, item: Item, home: HomeOption = None, json: Json = False) -> None:
@@ -127,12 +128,12 @@ def register(app: typer.Typer) -> None:
         """Record the subject's answer, a pause, or its end."""
         if what not in ANSWERS:
             raise Misuse(Code.REQUEST_MALFORMED, f"one of {', '.join(ANSWERS)}; `consent end` withdraws")
-        await _act(home, department, identifier, what, as_json=json)
+        await documents.act(Home.find(home), department, "consent", identifier, [what], "", as_json=json)
 
     @command(consent)
     async def end(identifier: Id, department: As, home: HomeOption = None, json: Json = False) -> None:
         """Withdraw one (撤回): the next release under it is refused, on every gateway."""
-        await _act(home, department, identifier, Act.WITHDRAW, as_json=json)
+        await documents.act(Home.find(home), department, "consent", identifier, [Act.WITHDRAW], "", as_json=json)
 
     @command(consent)
     async def receipt(
@@ -153,16 +154,7 @@ def register(app: typer.Typer) -> None:
         emit(made, as_json=json)
 
 
-async def _act(home: Any, department: str, identifier: str, what: Act, *, as_json: bool) -> None:
-    async with acting(Home.find(home), department) as client:
-        _emit(await client.post_json("/v1/consents:act", {"id": identifier, "act": what}), as_json=as_json)
-
-
 def _of(item: str, sections: list[str]) -> list[str]:
     """Those of an item: named with it, or for every item."""
     named = [one.rpartition("/") for one in sections]
     return [section for owner, _, section in named if owner in ("", item)]
-
-
-def _emit(one: dict[str, Any], *, as_json: bool) -> None:
-    emit(one, as_json=as_json, human=lambda: facts("Consent", one))

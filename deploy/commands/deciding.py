@@ -13,7 +13,7 @@ import typer
 
 from bus import db
 from bus.gateway import policy as policies
-from consent.changes import changed, parse, published
+from consent.changes import changed, parse, plain, published
 from consent.diff import GROUNDS, PURPOSES, diff
 from consent.model import Basis
 from consent.ruleset import RuleSet
@@ -77,7 +77,7 @@ def register(policy: typer.Typer) -> None:
     ) -> None:
         """Ask the same before and after changes of the rules, as consent/changes.py says. Nothing is stored."""
         where = Home.find(home)
-        body = _question(where, section, purpose, given) | {"changes": _plain(read_yaml(changes))}
+        body = _question(where, section, purpose, given) | {"changes": plain(read_yaml(changes))}
         async with acting(where, department) as client:
             answer = await client.post_json("/v1/policy:simulate", body)
         emit(answer, as_json=json, human=lambda: _simulated(answer))
@@ -102,7 +102,7 @@ def register(policy: typer.Typer) -> None:
         where = Home.find(home)
         if changes is not None and before is None and department is not None:
             async with acting(where, department) as client:
-                answer = await client.post_json("/v1/policy:diff", {"changes": _plain(read_yaml(changes))})
+                answer = await client.post_json("/v1/policy:diff", {"changes": plain(read_yaml(changes))})
         else:
             sets = await _sets(where, before, after, changes)
             answer = policies.diff_json(diff(*sets, Catalogue.load().items, datetime.now(UTC)))
@@ -181,18 +181,6 @@ async def _sets(home: Home, before: Path | None, after: Path | None, changes: Pa
 def _ruleset(file: Path) -> RuleSet:
     documents: list[Basis] = changed([], parse(read_yaml(file), None))
     return RuleSet(published(Catalogue.load().items.values(), documents))
-
-
-def _plain(document: Any) -> Any:
-    """As JSON has it: YAML reads days as days."""
-    match document:
-        case dict():
-            return {name: _plain(value) for name, value in document.items()}
-        case list():
-            return [_plain(value) for value in document]
-        case None | bool() | int() | str():
-            return document
-    return str(document)
 
 
 def _explained(title: str, sections: Sequence[Mapping[str, Any]]) -> None:

@@ -22,7 +22,7 @@ async def ask(where: Home, department: str, path: str, body: Mapping[str, Any], 
     """Posts a request whose answer is one document, and shows it."""
     async with acting(where, department) as client:
         answer = await client.post_json(path, dict(body))
-    emit(answer, as_json=as_json, human=lambda: _show(title, answer))
+    emit(answer, as_json=as_json, human=lambda: show(title, answer))
 
 
 async def act(
@@ -34,7 +34,7 @@ async def act(
         for one in acts:
             body = {"id": identifier, "act": one.value, "reason": reason}
             answer = await client.post_json(f"/v1/{kind}s:act", body)
-    emit(answer, as_json=as_json, human=lambda: _show(kind.capitalize(), answer))
+    emit(answer, as_json=as_json, human=lambda: show(kind.capitalize(), answer))
 
 
 async def list_all(where: Home, department: str, kind: str, columns: Sequence[str], *, as_json: bool) -> None:
@@ -56,12 +56,18 @@ def deadline(one: Mapping[str, Any] | None) -> str:
     return said if one["verified"] else f"{said} (article not verified)"
 
 
-def _show(title: str, answer: Mapping[str, Any]) -> None:
+def show(title: str, answer: Mapping[str, Any]) -> None:
+    """One document for a person, with its deadline and its acts, as far as the answer has them."""
     shown = dict(answer)
     acts = shown.pop("acts", [])
     if "deadline" in shown:
         shown["deadline"] = deadline(shown["deadline"])
     facts(title, shown)
     if acts:
-        columns = ("at", "act", "state", "author", "reason")
-        table("Acts", columns, [[one[name] for name in columns] for one in acts])
+        show_acts(acts)
+
+
+def show_acts(acts: Sequence[Mapping[str, Any]]) -> None:
+    """What was done to a document, in order."""
+    columns = ("at", "act", "state", "author", "reason")
+    table("Acts", columns, [[one[name] for name in columns] for one in acts])

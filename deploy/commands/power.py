@@ -8,9 +8,10 @@ import typer
 
 from bus.client import GatewayClient
 from consent.lifecycle import Act
+from deploy.commands import documents
 from deploy.commands.options import SUBJECT_HELP, As, acting, subject
 from deploy.home import Home, HomeOption
-from deploy.output import Json, command, emit, facts, table
+from deploy.output import Json, command, emit, table
 from schemas.errors import Code, DeptbusError, Misuse
 
 Id = Annotated[str, typer.Argument(help="The power's or mandate's id.")]
@@ -109,4 +110,4 @@ async def _either(client: GatewayClient, what: str, body: dict[str, Any]) -> Any
 
 
 def _emit(one: dict[str, Any], *, as_json: bool) -> None:
-    emit(one, as_json=as_json, human=lambda: facts("Power", one))
+    emit(one, as_json=as_json, human=lambda: documents.show("Power", one))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, date, datetime
-from uuid import UUID
+from datetime import UTC, datetime
 
 import pytest
 
@@ -17,72 +16,19 @@ from bus.pki import Role
 from consent.model import (
     Access,
     Agreement,
-    AgreementState,
     Consent,
-    ConsentState,
     Decision,
-    Giver,
-    Ground,
     Mode,
     Notice,
-    Scope,
     SectionDecision,
 )
 from schemas.errors import Code
+from tests.consent import sound
 from tests.vectors import world
 
 WORD = "agreement:01972a4f-4c00-7abc-8def-0123456789ab@2147483647"
-AGREEMENT = Agreement(
-    id=UUID(int=1),
-    revision=5,
-    provider=world.ISSUER,
-    consumer=world.CONSUMER,
-    item="business-licence",
-    basis="",
-    scenario="",
-    mode=Mode.STREAM,
-    sections=frozenset({"identity"}),
-    purposes=frozenset({"tax-registration"}),
-    regions=frozenset(),
-    grounds=frozenset({Ground.CONSENT}),
-    duties=frozenset(),
-    notice=Notice.GIVEN,
-    valid_from=date(2025, 1, 1),
-    valid_until=None,
-    purpose_until=None,
-    requests_a_day=None,
-    records_a_day=None,
-    max_age=60,
-    data_life=None,
-    statuses=frozenset(),
-    superseded=False,
-    onward=frozenset(),
-    set_limit=None,
-    set_until=None,
-    state=AgreementState.ACTIVE,
-)
-CONSENT = Consent(
-    id=UUID(int=2),
-    revision=1,
-    recipient=world.CONSUMER,
-    purposes=frozenset({"tax-registration"}),
-    scopes=(
-        Scope(item="business-licence", subject=world.HOLDER, sections=frozenset({"identity"}), sensitive=frozenset()),
-    ),
-    agreements=frozenset(),
-    mode=Mode.STREAM,
-    valid_from=date(2025, 1, 1),
-    valid_until=None,
-    frequency=None,
-    max_uses=None,
-    data_life=90,
-    notice=Notice.GIVEN,
-    given_by=Giver.SUBJECT,
-    minor_until=None,
-    recorded_by=world.ISSUER,
-    evidence="",
-    state=ConsentState.ACTIVE,
-)
+AGREEMENT = replace(sound.AGREEMENT, max_age=60, data_life=None, onward=frozenset())
+CONSENT = replace(sound.CONSENT, data_life=90)
 
 
 def test_the_longest_entry_of_a_call_fits_into_the_log() -> None:

@@ -14,51 +14,19 @@ from consent.lifecycle import Act
 from consent.model import (
     Agreement,
     AgreementState,
-    Consent,
     ConsentState,
     Correction,
     CorrectionState,
     Dispute,
     DisputeState,
-    Giver,
-    Ground,
-    Mode,
-    Notice,
 )
 from schemas.catalogue import ShareClass
+from tests.consent import sound
 from tests.consent.test_calendar import FAR
 
 FREE, ASKED = ShareClass.UNCONDITIONAL, ShareClass.CONDITIONAL
 ID = UUID(int=1)
-AGREEMENT = Agreement(
-    id=ID,
-    revision=1,
-    provider="p",
-    consumer="c",
-    item="licence",
-    basis="",
-    scenario="",
-    mode=Mode.QUERY,
-    sections=frozenset({"identity"}),
-    purposes=frozenset({"tax-registration"}),
-    regions=frozenset(),
-    grounds=frozenset({Ground.CONSENT}),
-    duties=frozenset(),
-    notice=Notice.GIVEN,
-    valid_from=date(2025, 1, 1),
-    valid_until=None,
-    purpose_until=None,
-    requests_a_day=None,
-    records_a_day=None,
-    max_age=1,
-    data_life=None,
-    statuses=frozenset(),
-    superseded=False,
-    onward=frozenset(),
-    set_limit=None,
-    set_until=None,
-    state=AgreementState.SUBMITTED,
-)
+AGREEMENT = replace(sound.AGREEMENT, state=AgreementState.SUBMITTED)
 CORRECTION = Correction(
     id=ID,
     revision=1,
@@ -73,26 +41,7 @@ CORRECTION = Correction(
 DISPUTE = Dispute(
     id=ID, revision=1, agreement=ID, provider="p", consumer="c", raised_by="c", reason="", state=DisputeState.DISPUTED
 )
-CONSENT = Consent(
-    id=ID,
-    revision=1,
-    recipient="c",
-    purposes=frozenset(),
-    scopes=(),
-    agreements=frozenset(),
-    mode=Mode.QUERY,
-    valid_from=date(2025, 1, 1),
-    valid_until=None,
-    frequency=None,
-    max_uses=None,
-    data_life=None,
-    notice=Notice.GIVEN,
-    given_by=Giver.SUBJECT,
-    minor_until=None,
-    recorded_by="p",
-    evidence="",
-    state=ConsentState.REQUESTED,
-)
+CONSENT = replace(sound.CONSENT, state=ConsentState.REQUESTED)
 DAY = date(2025, 9, 25)  # before the National Day's holidays
 
 
