@@ -69,9 +69,7 @@ class KeyRequest:
         if not 1 <= len(reads) <= MAX_READS:
             raise Malformed(Code.REQUEST_TOO_LARGE, f"a key request reads 1 to {MAX_READS} records, not {len(reads)}")
         request = cls(**fields, reads=reads)
-        check_texts(request.purpose, request.ground, request.operator, request.citation, request.case, request.agent)
-        if not request.purpose or not request.operator:
-            raise Malformed(Code.REQUEST_MALFORMED, "purpose and operator are required")
+        check_asked(request.purpose, request.ground, request.operator, request.citation, request.case, request.agent)
         return request
 
 
@@ -109,6 +107,13 @@ def check_texts(*texts: str | None, most: int = MAX_TEXT) -> None:
             raise Refused(
                 Code.PERSONAL_ID, "a citizen number stands in a text that the audit trail keeps: leave it out"
             )
+
+
+def check_asked(purpose: str, ground: str, operator: str, *texts: str | None) -> None:
+    """Raises `Malformed` (REQUEST_MALFORMED) if nobody asks, or for nothing; else as `check_texts` does."""
+    check_texts(purpose, ground, operator, *texts)
+    if not (purpose and ground and operator):
+        raise Malformed(Code.REQUEST_MALFORMED, "purpose, ground and operator are required: who asks, and for what")
 
 
 def make_grant(

@@ -14,9 +14,9 @@ import msgspec
 from bus import envelope
 from bus.gateway import reading
 from bus.gateway.rulebook import Connect
-from bus.gateway.shapes import CreditCode, Hash, Text, from_hex
+from bus.gateway.shapes import CreditCode, Hash, Name, Text, from_hex
 from bus.httpsig import Signed
-from bus.messages import Read, check_texts
+from bus.messages import Read, check_asked
 from consent.model import Access, Decision
 from schemas.errors import Code, Malformed, Refused
 from schemas.identifiers import parse_uscc
@@ -32,9 +32,9 @@ class DisclosureBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     record: Hash
     sections: list[str]
     to: CreditCode
-    purpose: Text
-    ground: Text
-    operator: Text
+    purpose: Name
+    ground: Name
+    operator: Name
     citation: Text = ""
     case: Text = ""
     agent: Text | None = None
@@ -67,7 +67,7 @@ class Disclosures:
 
         Limits of openings do not count here. Raises `Refused` (NOT_FOUND) for a record that is not admitted.
         """
-        check_texts(body.purpose, body.ground, body.operator, body.citation, body.case, body.agent)
+        check_asked(body.purpose, body.ground, body.operator, body.citation, body.case, body.agent)
         if not 1 <= len(body.sections) <= MAX_SECTIONS:
             raise Malformed(Code.REQUEST_MALFORMED, f"1 to {MAX_SECTIONS} sections are asked for")
         record, to = from_hex(body.record, 32), parse_uscc(body.to)

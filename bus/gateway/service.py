@@ -69,11 +69,11 @@ from bus.gateway.rulebook import ActBody, IdBody, ListBody, Rulebook
 from bus.gateway.scorecards import ScorecardAnswer, ScorecardBody, Scorecards
 from bus.gateway.sessions import SessionKeys
 from bus.gateway.sets import CandidatesAnswer, CandidatesBody, MemberBody, ProofAnswer, SetAnswer, SetBody, Sets
-from bus.gateway.shapes import ActAnswer, Hash, RequestId, Text, from_hex, listed, shown
+from bus.gateway.shapes import ActAnswer, Hash, Name, RequestId, Text, from_hex, listed, shown
 from bus.gateway.usages import PeriodAnswer, PeriodBody, Usages, UsagesAnswer, UsagesBody
 from bus.httpsig import Signed
 from bus.kafka import bounded, kafka_errors, producer
-from bus.messages import KeyRequest, Read, check_texts
+from bus.messages import KeyRequest, Read, check_asked
 from bus.sealer import SCHEMA_ID
 from bus.topics import RULES
 from bus.trust import Trust, topic_key
@@ -122,9 +122,9 @@ class SearchBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     sections: list[str]
     request: RequestId
     recipient: Hash
-    purpose: Text
-    ground: Text
-    operator: Text
+    purpose: Name
+    ground: Name
+    operator: Name
     citation: Text = ""
     case: Text = ""
     agent: Text | None = None
@@ -316,7 +316,7 @@ class Gateway:
 
     async def search_licences(self, signed: Signed, body: SearchBody) -> Any:
         """Sealed licences in force, and a grant for them: the same release as any other."""
-        check_texts(body.purpose, body.ground, body.operator, body.citation, body.case, body.agent)
+        check_asked(body.purpose, body.ground, body.operator, body.citation, body.case, body.agent)
         request, recipient = from_hex(body.request, 16), from_hex(body.recipient, 32)
         pseudonym = self._pseudonym(body.item, body.subject)
         day = body.as_of or datetime.now(CHINA).date()

@@ -32,9 +32,9 @@ from bus.gateway.agreements import check_regions
 from bus.gateway.facts import Found
 from bus.gateway.release import Asked, Releases, parse_read
 from bus.gateway.rulebook import Connect
-from bus.gateway.shapes import Count, CreditCode, Hash, RequestId, Text, from_hex
+from bus.gateway.shapes import Count, CreditCode, Hash, Name, RequestId, Text, from_hex
 from bus.httpsig import Signed
-from bus.messages import KeyRequest, Read, check_texts
+from bus.messages import KeyRequest, Read, check_asked
 from bus.pki import Signer
 from bus.sets import Member
 from bus.terms import Word
@@ -59,10 +59,10 @@ class SetBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     provider: CreditCode
     sections: list[str]
     records: list[Hash]
-    purpose: Text
-    ground: Text
+    purpose: Name
+    ground: Name
+    operator: Name
     citation: Text
-    operator: Text
     region: str = ""
     case: Text = ""
 
@@ -132,7 +132,7 @@ class Sets:
 
     async def grant(self, signed: Signed, body: SetBody) -> Any:
         """Decides on every record, and grants the set of those that are permitted; each refusal is an entry."""
-        check_texts(body.purpose, body.ground, body.operator, body.citation, body.case)
+        check_asked(body.purpose, body.ground, body.operator, body.citation, body.case)
         group, records = from_hex(body.request, 16), self._records(body)
         sections = tuple(dict.fromkeys(body.sections))
         if not sections:

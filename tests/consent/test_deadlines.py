@@ -26,7 +26,9 @@ from tests.consent.test_calendar import FAR
 
 FREE, ASKED = ShareClass.UNCONDITIONAL, ShareClass.CONDITIONAL
 ID = UUID(int=1)
-AGREEMENT = replace(sound.AGREEMENT, state=AgreementState.SUBMITTED)
+AGREEMENT = replace(
+    sound.AGREEMENT, revision=1, valid_until=None, data_life=None, set_until=None, state=AgreementState.SUBMITTED
+)
 CORRECTION = Correction(
     id=ID,
     revision=1,
@@ -41,7 +43,7 @@ CORRECTION = Correction(
 DISPUTE = Dispute(
     id=ID, revision=1, agreement=ID, provider="p", consumer="c", raised_by="c", reason="", state=DisputeState.DISPUTED
 )
-CONSENT = replace(sound.CONSENT, state=ConsentState.REQUESTED)
+CONSENT = replace(sound.CONSENT, revision=1, state=ConsentState.REQUESTED)
 DAY = date(2025, 9, 25)  # before the National Day's holidays
 
 
