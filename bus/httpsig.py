@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Any
+from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from http_message_signatures import (
@@ -25,7 +25,7 @@ from http_message_signatures import (
 )
 from http_message_signatures.exceptions import HTTPMessageSignaturesException
 
-from bus.pki import Certificate, Role, Signer
+from bus.pki import Role, Signer
 from bus.trust import Trust
 from schemas.errors import Code, Refused
 
@@ -45,18 +45,44 @@ class Message:
     headers: dict[str, str]
 
 
+class Caller(Protocol):
+    """Whoever asks: a department by its certificate, or one of its people (`bus.people`)."""
+
+    @property
+    def id(self) -> bytes:
+        """32 bytes: the certificate's, or the person's pseudonym."""
+
+    @property
+    def uscc(self) -> str:
+        """The department that answers for it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
-    """A request whose signature holds: who sent it, and what the audit trail keeps of it."""
+    """A request that somebody answers for: who sent it, and what the audit trail keeps of it.
 
-    caller: Certificate
+    A department signed it. Or `person` (hex) sent it in her session, and the session token's SHA-256 stands where
+    the signature would.
+    """
+
+    caller: Caller
     digest: bytes
     signature: bytes
+    person: str = ""
 
     @property
     def kept(self) -> dict[str, bytes]:
         """The fields by which every entry of the log binds who asked."""
         return {"digest": self.digest, "signer": self.caller.id, "signature": self.signature}
+
+    def operator(self, said: str) -> str:
+        """Who of the caller's asks: a department is believed, and a person is who her session says.
+
+        Raises `Refused` (REQUEST_FORBIDDEN) if she says that she is somebody else.
+        """
+        if self.person and said not in ("", self.person):
+            raise Refused(Code.REQUEST_FORBIDDEN, "your session says who you are: leave the operator out")
+        return self.person or said
 
 
 class _Keys(HTTPSignatureKeyResolver):
