@@ -7,6 +7,7 @@ and nobody caches them.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -18,6 +19,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from bus import authzen, httpsig, metrics
+from bus.bodies import body_of
 from bus.gateway.evaluating import OBLIGATION
 from bus.gateway.logfiles import leaf_hash as parse_leaf_hash
 from bus.gateway.openapi import PATH, document
@@ -36,11 +38,13 @@ _STATUS = {
     Code.CERTIFICATE_REVOKED: 401,
     Code.CERTIFICATE_ROLE: 401,
     Code.REQUEST_TOO_LARGE: 413,
+    Code.REQUEST_ENCODED: 415,
     Code.NOT_FOUND: 404,
     Code.STATE_INVALID: 409,
 }
-# 400, 403 and 503 by their kind, 404 and 405 also of the framework's own, 500 a defect.
-STATUSES = {*_STATUS.values(), 400, 403, 405, 500, 503}
+# 400, 403 and 503 by their kind, 404 and 405 also of the framework's own, 500 a defect; 408, 411 and 431 are the
+# server's, of what became no request (`deploy.serving`).
+STATUSES = {*_STATUS.values(), 400, 403, 405, 408, 411, 431, 500, 503}
 _MOMENT = "public, max-age=1"  # a new checkpoint comes each second
 _FOR_EVER = "max-age=31536000, immutable"
 
@@ -205,12 +209,7 @@ def status_of(error: DeptbusError) -> int:
 
 async def _signed(request: Request, gateway: Gateway, limit: int) -> tuple[httpsig.Signed, bytes]:
     """The body, no longer than `limit`, and who signed for it."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise Malformed(Code.REQUEST_TOO_LARGE, f"the body has more than {limit} bytes")
-    data = bytes(body)
+    data = await body_of(request, limit)
     message = httpsig.Message(method=request.method, url=str(request.url), headers=_headers(request))
     return await gateway.authenticate(message, data), data
 
@@ -226,10 +225,22 @@ def _headers(request: Request) -> dict[str, str]:
 
 
 def _decode(body: bytes, body_type: Any) -> Any:
+    """Strict JSON (I-JSON, RFC 7493), so that nobody can read another request out of the bytes that were signed."""
     try:
-        return msgspec.json.decode(body, type=body_type)
+        decoded = msgspec.json.decode(body, type=body_type)
+        json.loads(body, object_pairs_hook=_once)
+        return decoded
+    except RecursionError as exc:
+        raise Malformed(Code.REQUEST_MALFORMED, "body: it is nested too deeply") from exc
     except (msgspec.ValidationError, msgspec.DecodeError) as exc:
         raise Malformed(Code.REQUEST_MALFORMED, "body: " + _ECHO.sub(r"\1", str(exc))) from exc
+    except ValueError as exc:
+        raise Malformed(Code.REQUEST_MALFORMED, "body: a number is longer than anybody reads") from exc
+
+
+def _once(members: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in members}) < len(members):
+        raise Malformed(Code.REQUEST_MALFORMED, "body: a name comes twice in one object")
 
 
 def _json(value: Any, status: int = 200) -> Response:

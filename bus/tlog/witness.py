@@ -26,10 +26,12 @@ HASH_BYTES = 32
 _OLD = "old "
 _STATUS: Mapping[Code, int] = {
     Code.NOTE_INVALID: 400,
+    Code.REQUEST_MALFORMED: 400,
     Code.SIGNATURE_INVALID: 403,
     Code.NOT_FOUND: 404,
     Code.STATE_INVALID: 409,
     Code.REQUEST_TOO_LARGE: 413,
+    Code.REQUEST_ENCODED: 415,
     Code.PROOF_INVALID: 422,
 }
 

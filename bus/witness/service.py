@@ -11,10 +11,11 @@ import structlog
 from fastapi import FastAPI, Request, Response
 
 from bus import metrics
+from bus.bodies import body_of
 from bus.tlog.note import Algorithm, NoteSigner, Verifier
 from bus.tlog.witness import MAX_BODY_BYTES, SIZE_TYPE, Stale, Witness, status_of
 from bus.witness.store import Store
-from schemas.errors import Code, DeptbusError, Malformed, Misuse, Refused
+from schemas.errors import Code, DeptbusError, Misuse, Refused
 
 _TEXT = "text/plain; charset=utf-8"
 _CACHE = {"Cache-Control": "max-age=5"}
@@ -59,7 +60,7 @@ def create_app(witness: Witness, store: Store) -> FastAPI:
         """A checkpoint and its proof in, the cosignature's line out."""
         try:
             with metrics.outcome(metrics.WITNESSED):
-                body = await _body(request)
+                body = await body_of(request, MAX_BODY_BYTES)
                 line = await asyncio.to_thread(witness.add_checkpoint, body, int(time.time()))
         except DeptbusError as exc:
             # A log that shows two histories is what a witness is for: the line that says so must not be overlooked.
@@ -77,12 +78,3 @@ def create_app(witness: Witness, store: Store) -> FastAPI:
         return Response(note, media_type=_TEXT, headers=_CACHE)
 
     return app
-
-
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise Malformed(Code.REQUEST_TOO_LARGE, f"the body has more than {MAX_BODY_BYTES} bytes")
-    return bytes(body)
