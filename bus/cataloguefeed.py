@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidSignature
 
 from bus.feed import Feed
 from bus.pki import Role, Signer
+from bus.transport import Cluster
 from bus.trust import signed_text
 from bus.trustfeed import TrustFeed
 from consent.documents import canonical
@@ -52,8 +53,8 @@ def standing_value(document: CatalogueEntry | Power, since: datetime, signer: Si
 class CatalogueFeed(Feed):
     """Keeps an `Issuing` in step with the topic. `operator` owns the gateways whose word counts."""
 
-    def __init__(self, trust: TrustFeed, operator: str, bootstrap: str, client_id: str) -> None:
-        super().__init__(TOPIC, bootstrap, f"{client_id}-catalogue")
+    def __init__(self, trust: TrustFeed, operator: str, cluster: Cluster, client_id: str) -> None:
+        super().__init__(TOPIC, cluster, f"{client_id}-catalogue")
         self._trust = trust
         self._operator = operator
         self.issuing = Issuing(operator)

@@ -15,6 +15,7 @@ import httpx
 from bus import httpsig
 from bus.identity import Identity
 from bus.messages import Grant, KeyRequest, Read, open_grant
+from bus.transport import client_context
 from bus.trust import Trust
 from schemas.errors import Code, DeptbusError, Malformed, Refused, Unavailable
 
@@ -52,7 +53,7 @@ class GatewayClient:
         self.identity = identity
         self._urls = list(urls)
         timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
-        self._http = httpx.AsyncClient(timeout=timeout, trust_env=False)
+        self._http = httpx.AsyncClient(timeout=timeout, trust_env=False, verify=client_context(identity.tls_authority))
 
     async def __aenter__(self) -> Self:
         return self

@@ -15,6 +15,7 @@ from typing import Any
 
 from bus.kafka import everything, kafka_errors, producer
 from bus.topics import dead_letters, retries
+from bus.transport import Cluster
 from schemas.errors import Code, DeptbusError, Malformed, Misuse
 
 SEND_SECONDS = 30.0
@@ -81,22 +82,22 @@ def headers_of(message: Any, error: DeptbusError) -> list[tuple[str, bytes]]:
     ]
 
 
-async def read(bootstrap: str, group: str) -> list[DeadLetter]:
+async def read(cluster: Cluster, group: str) -> list[DeadLetter]:
     """Every dead letter of a group, oldest first. Raises `Unavailable`, also if the group has no such topic yet."""
     replayed = {
         int(number)
-        async for message in everything(bootstrap, [retries(group).name])
+        async for message in everything(cluster, [retries(group).name])
         if (number := dict(message.headers).get(_REPLAYED)) is not None
     }
     return [
         _letter(message, message.offset in replayed)
-        async for message in everything(bootstrap, [dead_letters(group).name])
+        async for message in everything(cluster, [dead_letters(group).name])
     ]
 
 
-async def replay(bootstrap: str, group: str, letters: Sequence[DeadLetter]) -> int:
+async def replay(cluster: Cluster, group: str, letters: Sequence[DeadLetter]) -> int:
     """Puts them on `retry.<group>`; returns how many. A crash half-way leaves the rest to be replayed."""
-    client = await producer(bootstrap, f"replay-{group}")
+    client = await producer(cluster, f"replay-{group}")
     try:
         async with kafka_errors("replaying dead letters"), asyncio.timeout(SEND_SECONDS):
             for letter in letters:

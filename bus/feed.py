@@ -9,6 +9,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from bus.kafka import bounded, consumer, kafka_errors, partitions_of
+from bus.transport import Cluster
 from schemas.errors import DeptbusError, Unavailable
 
 CATCH_UP_SECONDS = 30.0  # 100,000 values of 1 KiB come in a few seconds
@@ -23,9 +24,9 @@ class Feed:
     Anybody may write to a topic: `accept` raises for what does not verify, which then has no effect but a warning.
     """
 
-    def __init__(self, topic: str, bootstrap: str, client_id: str) -> None:
+    def __init__(self, topic: str, cluster: Cluster, client_id: str) -> None:
         self._topic = topic
-        self._bootstrap = bootstrap
+        self._cluster = cluster
         self._client_id = client_id
         self._consumer: AIOKafkaConsumer | None = None
         self._partitions: list[TopicPartition] = []
@@ -36,7 +37,7 @@ class Feed:
 
     async def start(self) -> None:
         """Connects and reads everything there is. Raises `Unavailable`."""
-        self._consumer = await consumer(self._bootstrap, self._client_id)
+        self._consumer = await consumer(self._cluster, self._client_id)
         self._partitions = await partitions_of(self._consumer, self._topic)
         self._consumer.assign(self._partitions)
         async with kafka_errors(f"reading {self._topic}"):

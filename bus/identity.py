@@ -8,6 +8,8 @@ A folder, readable by its owner only::
     department.{key,pem}  signs requests and the KemKey
     kem.key           opens grants (private, raw)
     pseudonyms.json   {item: {generation: key in hex}}
+    kafka.json        user and password at Kafka
+    tls-ca.pem        who certifies Kafka's brokers and gateways for TLS
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from bus import hpke
 from bus.pki import Signer, write_private
+from bus.transport import AUTHORITY, Cluster, Login
 from schemas.errors import Code, Misuse
 
 
@@ -38,6 +41,12 @@ class Identity:
     department: Signer
     kem: hpke.PrivateKey
     pseudonym_keys: Mapping[str, Mapping[int, bytes]]
+    login: Login | None = None
+    tls_authority: str = ""
+
+    def cluster(self, servers: str) -> Cluster:
+        """Kafka at `servers` (`HOST:PORT,...`), as this department."""
+        return Cluster(servers=servers, login=self.login)
 
     def pseudonym_key(self, item: str, generation: int | None = None) -> tuple[int, bytes]:
         """The key of a generation, or of the newest.
@@ -62,8 +71,15 @@ class Identity:
         self.department.save(folder, "department")
         write_private(folder / "kem.key", self.kem.private_bytes())
         self.save_pseudonym_keys(folder)
+        self.save_login(folder)
         # Last: a folder without it is not an identity, so a crash half-way leaves none.
         write_private(folder / "org.json", json.dumps(about, ensure_ascii=False, indent=2).encode())
+
+    def save_login(self, folder: Path) -> None:
+        """Writes how to connect anew."""
+        (folder / AUTHORITY).write_text(self.tls_authority, "ascii")
+        if self.login is not None:
+            self.login.save(folder)
 
     def save_pseudonym_keys(self, folder: Path) -> None:
         """Writes the items' pseudonym keys anew."""
@@ -93,6 +109,8 @@ class Identity:
                     item: {int(number): bytes.fromhex(key) for number, key in of_item.items()}
                     for item, of_item in keys.items()
                 },
+                login=Login.load(folder),
+                tls_authority=(folder / AUTHORITY).read_text("ascii") if (folder / AUTHORITY).exists() else "",
             )
         except (OSError, ValueError, KeyError) as exc:
             raise Misuse(

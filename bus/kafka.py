@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from bus.transport import Cluster
 from schemas.errors import Code, Unavailable
 
 T = TypeVar("T")
@@ -40,10 +41,10 @@ async def kafka_errors(doing: str) -> AsyncIterator[None]:
         raise Unavailable(Code.KAFKA_UNAVAILABLE, f"{doing}: Kafka did not answer ({type(exc).__name__})") from exc
 
 
-async def producer(bootstrap: str, client_id: str, *, linger_ms: int = LINGER_MS) -> AIOKafkaProducer:
+async def producer(cluster: Cluster, client_id: str, *, linger_ms: int = LINGER_MS) -> AIOKafkaProducer:
     """A started idempotent producer with `acks=all`. The caller stops it."""
     made = AIOKafkaProducer(
-        bootstrap_servers=bootstrap,
+        **cluster.options(),
         client_id=client_id,
         acks="all",
         enable_idempotence=True,
@@ -57,12 +58,12 @@ async def producer(bootstrap: str, client_id: str, *, linger_ms: int = LINGER_MS
 
 
 async def consumer(
-    bootstrap: str, client_id: str, *topics: str, group: str | None = None, max_poll_records: int = 500
+    cluster: Cluster, client_id: str, *topics: str, group: str | None = None, max_poll_records: int = 500
 ) -> AIOKafkaConsumer:
     """A started consumer: from the earliest record, committing by hand. The caller stops it."""
     made = AIOKafkaConsumer(
         *topics,
-        bootstrap_servers=bootstrap,
+        **cluster.options(),
         client_id=client_id,
         group_id=group,
         enable_auto_commit=False,
@@ -121,9 +122,9 @@ async def partitions_of(client: AIOKafkaConsumer, topic: str) -> list[TopicParti
     return [TopicPartition(topic, number) for number in sorted(found)]
 
 
-async def everything(bootstrap: str, topics: Sequence[str]) -> AsyncIterator[Any]:
+async def everything(cluster: Cluster, topics: Sequence[str]) -> AsyncIterator[Any]:
     """Every message of the topics from their beginnings to their present ends, partition by partition."""
-    reader = await consumer(bootstrap, "reader", max_poll_records=1_000)
+    reader = await consumer(cluster, "reader", max_poll_records=1_000)
     try:
         partitions = [tp for topic in topics for tp in await partitions_of(reader, topic)]
         reader.assign(partitions)

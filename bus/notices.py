@@ -120,11 +120,11 @@ class Notices:
     Without a `group` they begin with the first one ever, and nothing is committed.
     """
 
-    def __init__(self, identity: Identity, bootstrap: str, *, group: str | None = None) -> None:
+    def __init__(self, identity: Identity, servers: str, *, group: str | None = None) -> None:
         self._identity = identity
-        self._bootstrap = bootstrap
+        self._cluster = cluster = identity.cluster(servers)
         self._group = group
-        self._trust = TrustFeed(Trust(identity.authority), bootstrap, "notices")
+        self._trust = TrustFeed(Trust(identity.authority), cluster, "notices")
         self._verifier = ProofVerifier()
 
     async def run(self, handler: Handler) -> None:
@@ -186,13 +186,13 @@ class Notices:
         try:
             await self._trust.start()
             if self._group is None:
-                reader = await consumer(self._bootstrap, "notices", max_poll_records=BATCH)
+                reader = await consumer(self._cluster, "notices", max_poll_records=BATCH)
                 partitions = await partitions_of(reader, IMPACT)
                 reader.assign(partitions)
                 async with kafka_errors("reading the notices"):
                     await reader.seek_to_beginning(*partitions)
             else:
-                reader = await consumer(self._bootstrap, "notices", IMPACT, group=self._group, max_poll_records=BATCH)
+                reader = await consumer(self._cluster, "notices", IMPACT, group=self._group, max_poll_records=BATCH)
             yield reader
         finally:
             if reader is not None:

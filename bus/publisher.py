@@ -40,15 +40,13 @@ log = structlog.get_logger()
 class Publisher:
     """Publishes one department's records. An async context manager; calls are serialised, so order is the caller's."""
 
-    def __init__(
-        self, identity: Identity, bootstrap: str, catalogue: Catalogue, *, outbox: Outbox | None = None
-    ) -> None:
+    def __init__(self, identity: Identity, servers: str, catalogue: Catalogue, *, outbox: Outbox | None = None) -> None:
         self.identity = identity
-        self._bootstrap = bootstrap
+        self._cluster = cluster = identity.cluster(servers)
         self._catalogue = catalogue
         self._outbox = outbox
-        self._trust = TrustFeed(Trust(identity.authority), bootstrap, f"publisher-{identity.uscc}")
-        self._standing = CatalogueFeed(self._trust, identity.gateway_owner, bootstrap, f"publisher-{identity.uscc}")
+        self._trust = TrustFeed(Trust(identity.authority), cluster, f"publisher-{identity.uscc}")
+        self._standing = CatalogueFeed(self._trust, identity.gateway_owner, cluster, f"publisher-{identity.uscc}")
         self._sealers: dict[str, Sealer] = {}
         self._producer: AIOKafkaProducer | None = None
         self._turn = asyncio.Lock()
@@ -58,7 +56,7 @@ class Publisher:
         try:
             await self._trust.start()
             await self._standing.start()
-            self._producer = await producer(self._bootstrap, f"publisher-{self.identity.uscc}")
+            self._producer = await producer(self._cluster, f"publisher-{self.identity.uscc}")
             await self.resend()
         except BaseException:
             await self._close()

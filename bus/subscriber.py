@@ -73,7 +73,7 @@ class Subscriber:
     def __init__(
         self,
         identity: Identity,
-        bootstrap: str,
+        servers: str,
         gateways: Sequence[str],
         catalogue: Catalogue,
         *,
@@ -84,14 +84,14 @@ class Subscriber:
     ) -> None:
         """`offsets` given: the handler's sink keeps them with its data, and Kafka's own group offsets are not used."""
         self.identity = identity
-        self._bootstrap = bootstrap
+        self._cluster = cluster = identity.cluster(servers)
         self._gateways = gateways
         self._catalogue = catalogue
         self._group = group
         self._topics = [*(catalogue.item(item).topic for item in items), retries(group).name]
         self._wanted = wanted
         self._offsets = offsets
-        self._trust = TrustFeed(Trust(identity.authority), bootstrap, f"subscriber-{group}")
+        self._trust = TrustFeed(Trust(identity.authority), cluster, f"subscriber-{group}")
         self._verifier = ProofVerifier()
 
     async def run(self, handler: Handler) -> None:
@@ -265,8 +265,8 @@ class Subscriber:
             await self._trust.start()
             follow = asyncio.create_task(self._trust.follow())
             # The group's own two topics, made when it first starts: nobody else reads or writes them.
-            await apply(self._bootstrap, [dead_letters(self._group), retries(self._group)])
-            buried = await producer(self._bootstrap, f"subscriber-{self._group}")
+            await apply(self._cluster, [dead_letters(self._group), retries(self._group)])
+            buried = await producer(self._cluster, f"subscriber-{self._group}")
             reader = await self._reader()
             log.info("subscribed", group=self._group, topics=self._topics)
             async with GatewayClient(self.identity, self._gateways) as client:
@@ -280,10 +280,8 @@ class Subscriber:
 
     async def _reader(self) -> AIOKafkaConsumer:
         if self._offsets is None:
-            return await consumer(
-                self._bootstrap, self._group, *self._topics, group=self._group, max_poll_records=BATCH
-            )
-        reader = await consumer(self._bootstrap, self._group, max_poll_records=BATCH)
+            return await consumer(self._cluster, self._group, *self._topics, group=self._group, max_poll_records=BATCH)
+        reader = await consumer(self._cluster, self._group, max_poll_records=BATCH)
         partitions = [tp for topic in self._topics for tp in await partitions_of(reader, topic)]
         reader.assign(partitions)
         for tp in partitions:

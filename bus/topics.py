@@ -13,10 +13,12 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from bus import audit, cataloguefeed, session, trustfeed
 from bus.kafka import REQUEST_TIMEOUT_MS, kafka_errors
+from bus.transport import Cluster
 from schemas.catalogue import Catalogue
 
 _DAY_MS = 24 * 3600 * 1000
 IMPACT = "event.impact"  # notices to who relied on what was revoked since (bus.recorder.impact), read with bus.notices
+NOTICES = "event.impact."
 RULES = "consent.records"  # copies of rules as they change, and the days that came for them
 SUPERVISION = "event.supervision"  # findings (bus.recorder.oversight), for a supervisor's own systems
 LICENCE_PARTITIONS = 4
@@ -25,6 +27,7 @@ MAX_RECORD = 1024 * 1024 + 16 * 1024  # the largest value with key, headers and 
 COMPACT_AFTER_MS = 7 * _DAY_MS
 CREATE_SECONDS = 30
 KNOWN_SECONDS = 0.05
+_COMMON = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(MAX_RECORD)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +44,7 @@ def topics(catalogue: Catalogue, *, single_broker: bool) -> list[Topic]:
 
     On a single broker the audit log is flushed to disk at each record: there is no other copy.
     """
-    common = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(MAX_RECORD)}
+    common = _COMMON
     licence = common | {"cleanup.policy": "compact", "min.compaction.lag.ms": str(COMPACT_AFTER_MS)}
     forever = common | {"cleanup.policy": "delete", "retention.ms": "-1"}
     durable = {"flush.messages": "1"} if single_broker else {"min.insync.replicas": "2"}
@@ -62,6 +65,17 @@ def topics(catalogue: Catalogue, *, single_broker: bool) -> list[Topic]:
     ]
 
 
+def notices_of(uscc: str) -> Topic:
+    """A department's notices: nobody else reads who relied on what."""
+    config = {"cleanup.policy": "delete", "retention.ms": "-1", **_COMMON}
+    return Topic(name=f"{NOTICES}{uscc}", partitions=1, config=config)
+
+
+def group_of(uscc: str, name: str) -> str:
+    """A department's group as Kafka knows it: nobody else may join one that begins with its code."""
+    return f"{uscc}.{name}"
+
+
 def dead_letters(group: str) -> Topic:
     """A subscriber group's dead letters: the bytes as received and a code, never opened content."""
     return _of_group("dlq", group)
@@ -77,12 +91,12 @@ def _of_group(kind: str, group: str) -> Topic:
     return Topic(name=f"{kind}.{group}", partitions=1, config=config)
 
 
-async def apply(bootstrap: str, wanted: list[Topic], *, replication: int | None = None) -> list[str]:
+async def apply(cluster: Cluster, wanted: list[Topic], *, replication: int | None = None) -> list[str]:
     """Creates what is missing; returns the names it created. Existing topics are left as they are.
 
     `replication` is three, or as many as there are brokers, if not given. Created topics are known when it returns.
     """
-    async with _admin(bootstrap, "creating topics") as admin:
+    async with connected(cluster, "creating topics") as admin:
         existing = set(await admin.list_topics())
         missing = [topic for topic in wanted if topic.name not in existing]
         if missing:
@@ -98,16 +112,16 @@ async def apply(bootstrap: str, wanted: list[Topic], *, replication: int | None 
         return [topic.name for topic in missing]
 
 
-async def apply_catalogue(bootstrap: str, catalogue: Catalogue, *, replication: int | None = None) -> list[str]:
+async def apply_catalogue(cluster: Cluster, catalogue: Catalogue, *, replication: int | None = None) -> list[str]:
     """Creates what the catalogue asks for and is missing, as durable as the cluster allows; returns those names."""
-    async with _admin(bootstrap, "reading the cluster") as admin:
+    async with connected(cluster, "reading the cluster") as admin:
         copies = replication or min(REPLICATION, await _brokers(admin))
-    return await apply(bootstrap, topics(catalogue, single_broker=copies == 1), replication=copies)
+    return await apply(cluster, topics(catalogue, single_broker=copies == 1), replication=copies)
 
 
-async def differences(bootstrap: str, catalogue: Catalogue) -> list[dict[str, str]]:
+async def differences(cluster: Cluster, catalogue: Catalogue) -> list[dict[str, str]]:
     """What of the cluster's topics is not as the catalogue asks: `{topic, setting, found, wanted}` each."""
-    async with _admin(bootstrap, "reading topics") as admin:
+    async with connected(cluster, "reading topics") as admin:
         wanted = topics(catalogue, single_broker=await _brokers(admin) == 1)
         there = {one["topic"]: len(one["partitions"]) for one in await admin.describe_topics()}
         found = [topic for topic in wanted if topic.name in there]
@@ -141,9 +155,10 @@ async def _until_known(admin: AIOKafkaAdminClient, names: list[str]) -> None:
 
 
 @asynccontextmanager
-async def _admin(bootstrap: str, doing: str) -> AsyncIterator[AIOKafkaAdminClient]:
+async def connected(cluster: Cluster, doing: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Kafka's administration as aiokafka has it. Raises `Unavailable`."""
     async with kafka_errors(doing):
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=REQUEST_TIMEOUT_MS)
+        admin = AIOKafkaAdminClient(**cluster.options(), request_timeout_ms=REQUEST_TIMEOUT_MS)
         await admin.start()
         try:
             yield admin

@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import datetime
 
 from bus.feed import Feed
+from bus.transport import Cluster
 from bus.trust import Trust
 
 TOPIC = "bus.certificates"
@@ -15,8 +16,8 @@ TOPIC = "bus.certificates"
 class TrustFeed(Feed):
     """Reads the topic from its beginning."""
 
-    def __init__(self, trust: Trust, bootstrap: str, client_id: str) -> None:
-        super().__init__(TOPIC, bootstrap, f"{client_id}-certificates")
+    def __init__(self, trust: Trust, cluster: Cluster, client_id: str) -> None:
+        super().__init__(TOPIC, cluster, f"{client_id}-certificates")
         self.trust = trust
 
     async def accept(self, key: bytes | None, value: bytes, at: datetime) -> None:

@@ -6,14 +6,15 @@ A CA, the processes' keys, the audit log's key and guard, the schema, the topics
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
 
-from bus import cataloguefeed, db, hpke, pseudonyms, topics, trustfeed
+from bus import cataloguefeed, db, hpke, kafkaadmin, pseudonyms, topics, trustfeed
 from bus.cataloguefeed import CatalogueFeed, standing_value
 from bus.gateway import catalogue, control, issuing
 from bus.gateway.keyring import Keyring
@@ -25,6 +26,7 @@ from bus.recorder.log import LogKeys
 from bus.supervision import Rules
 from bus.tlog import policy
 from bus.tlog.note import NoteSigner
+from bus.transport import Cluster, Login
 from bus.trust import Trust, certificate_value, kem_key_value, topic_key
 from bus.trustfeed import TrustFeed
 from consent.collections import Proofs
@@ -32,6 +34,7 @@ from schemas.catalogue import Catalogue
 from schemas.errors import Code, Misuse
 from schemas.identifiers import parse_uscc
 
+PROCESSES = ("gateway", "recorder")
 OPERATOR = "operator"  # its department's name and folder
 LOCAL_REGION = "330000"  # GB/T 2260: the province whose log this is
 # A synthetic credit code (its area and serial belong to nobody): the local stack's operator.
@@ -115,15 +118,29 @@ class Bus:
         key.with_suffix(".vkey").write_text(vkey + "\n", "utf-8")
         Guard.create(self.guard_file, self.log_origin)
 
+    def cluster(self, servers: str, process: str) -> Cluster:
+        """Kafka at `servers`, as one of the bus's processes."""
+        return Cluster.of(servers, self.folder / process)
+
+    @property
+    def tls_authority(self) -> str:
+        """Who certifies servers for TLS (PEM); empty if the bus has no CA of its own for that."""
+        file = self.folder / "tls" / "ca.pem"
+        return file.read_text("ascii") if file.exists() else ""
+
     def keyring(self) -> Keyring:
         """The gateway's secret keys."""
         return Keyring(self.folder / "gateway", self.signer("gateway"))
 
 
-async def prepare(folder: Path, kafka: str, dsn: str) -> Bus:
-    """Makes or completes a bus. A crash in the middle is mended by the next call."""
+async def prepare(folder: Path, kafka: Cluster, dsn: str) -> Bus:
+    """Makes or completes a bus; `kafka` as its administrator. A crash in the middle is mended by the next call."""
     bus = _set_up(folder)
     await db.migrate(dsn)
+    if kafka.login is not None:
+        await kafkaadmin.open_to_users(kafka)
+        for process in PROCESSES:
+            (await _log_in(kafka, process, Login.load(folder / process))).save(folder / process)
     await topics.apply_catalogue(kafka, Catalogue.load())
     values = [certificate_value(bus.signer(process).der) for process in ("gateway", "recorder")]
     await publish_certificates(kafka, [*values, bus.keyring().renew_kem(datetime.now(UTC))])
@@ -139,7 +156,19 @@ async def prepare(folder: Path, kafka: str, dsn: str) -> Bus:
     return bus
 
 
-async def _announce(bus: Bus, kafka: str, connection: asyncpg.Connection) -> None:
+async def _log_in(kafka: Cluster, user: str, known: Login | None) -> Login:
+    """The user's login, made if it has none. Kafka is told again what it may have lost with its data."""
+    assert kafka.login is not None
+    login = (
+        replace(known, authority=kafka.login.authority)
+        if known
+        else Login(authority=kafka.login.authority, user=user, password=secrets.token_urlsafe(32))
+    )
+    await kafkaadmin.put_user(kafka, user, login.password)
+    return login
+
+
+async def _announce(bus: Bus, kafka: Cluster, connection: asyncpg.Connection) -> None:
     """Puts on `bus.catalogue` what it lacks: publishers need no gateway."""
     trust = TrustFeed(Trust(bus.authority.signer.der), kafka, "bootstrap")
     feed = CatalogueFeed(trust, bus.operator, kafka, "bootstrap")
@@ -154,12 +183,12 @@ async def _announce(bus: Bus, kafka: str, connection: asyncpg.Connection) -> Non
         await client.stop()
 
 
-async def publish_certificates(kafka: str, values: Iterable[bytes]) -> None:
+async def publish_certificates(kafka: Cluster, values: Iterable[bytes]) -> None:
     """Puts values on `bus.certificates`. The same value twice does no harm: the topic is compacted by key."""
     await _publish(kafka, [(trustfeed.TOPIC, topic_key(value), value) for value in values])
 
 
-async def _publish(kafka: str, messages: Iterable[tuple[str, bytes, bytes]]) -> None:
+async def _publish(kafka: Cluster, messages: Iterable[tuple[str, bytes, bytes]]) -> None:
     client = await producer(kafka, "bootstrap")
     try:
         async with kafka_errors("publishing certificates and powers"):
@@ -172,7 +201,7 @@ async def _publish(kafka: str, messages: Iterable[tuple[str, bytes, bytes]]) -> 
 async def add_org(
     bus: Bus,
     folder: Path,
-    kafka: str,
+    kafka: Cluster,
     dsn: str,
     *,
     name: str,
@@ -192,10 +221,11 @@ async def add_org(
     items = sorted({known.item(item).name for item in (*receives, *(item for item, _ in issues))})
     root = bus.keyring().pseudonym_root
     keys = {item: {GENERATION: pseudonyms.item_key(root, item, GENERATION)} for item in items}
+    login = None if kafka.login is None else await _log_in(kafka, uscc, Login.load(folder))
     if (folder / "org.json").exists():
-        identity = _extend(folder, uscc, keys)
+        identity = _extend(folder, uscc, keys, login, bus.tls_authority)
     else:
-        identity = _new_identity(bus, name, uscc, keys)
+        identity = _new_identity(bus, name, uscc, keys, login)
         identity.save(folder)
     signer = bus.signer("gateway")
     connection = await db.connect(dsn)
@@ -220,7 +250,7 @@ async def add_org(
     return identity
 
 
-async def add_operator(bus: Bus, folder: Path, kafka: str, dsn: str) -> Identity:
+async def add_operator(bus: Bus, folder: Path, kafka: Cluster, dsn: str) -> Identity:
     """The operator's own identity: it reviews and publishes entries, coordinates, and ends powers by law."""
     return await add_org(bus, folder, kafka, dsn, name=OPERATOR, uscc=bus.operator, issues=(), receives=())
 
@@ -243,7 +273,7 @@ def _set_up(folder: Path) -> Bus:
     return Bus.load(folder)
 
 
-def _new_identity(bus: Bus, name: str, uscc: str, keys: dict[str, dict[int, bytes]]) -> Identity:
+def _new_identity(bus: Bus, name: str, uscc: str, keys: dict[str, dict[int, bytes]], login: Login | None) -> Identity:
     authority = bus.authority
     return Identity(
         name=name,
@@ -255,24 +285,19 @@ def _new_identity(bus: Bus, name: str, uscc: str, keys: dict[str, dict[int, byte
         department=authority.issue(Role.DEPARTMENT, uscc, name),
         kem=hpke.PrivateKey.generate(),
         pseudonym_keys=keys,
+        login=login,
+        tls_authority=bus.tls_authority,
     )
 
 
-def _extend(folder: Path, uscc: str, keys: dict[str, dict[int, bytes]]) -> Identity:
+def _extend(
+    folder: Path, uscc: str, keys: dict[str, dict[int, bytes]], login: Login | None, tls_authority: str
+) -> Identity:
     known = Identity.load(folder)
     if known.uscc != uscc:
         raise Misuse(Code.CONFIG_INVALID, f"{known.name} is {known.uscc}, not {uscc}: choose another name")
     merged = {item: dict(of_item) for item, of_item in known.pseudonym_keys.items()} | keys
-    identity = Identity(
-        name=known.name,
-        uscc=known.uscc,
-        origin=known.origin,
-        gateway_owner=known.gateway_owner,
-        authority=known.authority,
-        record=known.record,
-        department=known.department,
-        kem=known.kem,
-        pseudonym_keys=merged,
-    )
+    identity = replace(known, pseudonym_keys=merged, login=login, tls_authority=tls_authority)
     identity.save_pseudonym_keys(folder)
+    identity.save_login(folder)
     return identity

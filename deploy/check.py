@@ -25,6 +25,7 @@ from bus.envelope import Record
 from bus.gateway.sets import members_of
 from bus.kafka import everything
 from bus.sets import Member
+from bus.transport import Cluster
 from schemas.catalogue import Catalogue
 from schemas.errors import DeptbusError
 
@@ -71,7 +72,7 @@ class Findings:
         }
 
 
-async def check(kafka: str, dsn: str, catalogue: Catalogue) -> Findings:
+async def check(kafka: Cluster, dsn: str, catalogue: Catalogue) -> Findings:
     """Reads everything. Memory: about 200 bytes a record and entry. Raises `Unavailable`."""
     findings = Findings()
     topics = [item.topic for item in catalogue.items.values()]
@@ -135,7 +136,7 @@ def _check_derived(
                     findings.duplicated.append(place + " (a second certificate from one licence)")
 
 
-async def _entries(kafka: str, dsn: str, findings: Findings) -> set[tuple[str, bytes]]:
+async def _entries(kafka: Cluster, dsn: str, findings: Findings) -> set[tuple[str, bytes]]:
     """(consumer, record) of every permit on the audit topic; rows that are missing are findings."""
     offsets: dict[bytes, int] = {}
     opened: set[tuple[str, bytes]] = set()

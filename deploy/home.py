@@ -12,6 +12,7 @@ import typer
 
 from bus.identity import Identity
 from bus.pki import write_private
+from bus.transport import Cluster
 from deploy.bootstrap import Bus
 from schemas.errors import Code, Misuse, Unavailable
 from schemas.identifiers import parse_uscc
@@ -27,12 +28,19 @@ class Stack:
 
     version: int
     kafka: str
+    kafka_login: str
     postgres: str
     gateways: list[str]
     metrics: dict[str, str]
     pids: dict[str, int]
     ca: str
+    tls_ca: str
     logs: dict[str, str]
+
+    @property
+    def administrator(self) -> Cluster:
+        """Its Kafka as seen by whoever may do everything: for topics, users, access rules, and looking at it all."""
+        return Cluster.of(self.kafka, Path(self.kafka_login))
 
 
 @dataclass(frozen=True, slots=True)

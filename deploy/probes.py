@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -41,12 +44,25 @@ def probes(check: Callable[[], Awaitable[None]]) -> FastAPI:
     return app
 
 
-async def serve(*apps: tuple[FastAPI, int], work: Awaitable[None]) -> None:
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An application on a port of loopback.
+
+    Over TLS 1.3 with `certificate` (PEM, key and certificate); only for whom `client_authority` certified, if given.
+    """
+
+    app: FastAPI
+    port: int
+    certificate: Path | None = None
+    client_authority: Path | None = None
+
+
+async def serve(*apps: Served, work: Awaitable[None]) -> None:
     """Serves on loopback while the work goes on. The first part that ends, however it does, ends all.
 
     On cancellation the requests under way are answered first: the work goes on until the servers are done.
     """
-    servers = [_server(app, port) for app, port in apps]
+    servers = [_server(one) for one in apps]
     working = asyncio.ensure_future(work)
     serving = [asyncio.ensure_future(server.serve()) for server in servers]
     try:
@@ -70,12 +86,22 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(app: FastAPI, port: int) -> uvicorn.Server:
+def _server(one: Served) -> uvicorn.Server:
+    def context(_: uvicorn.Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+        made = default()
+        made.minimum_version = ssl.TLSVersion.TLSv1_3
+        return made
+
     return _Server(
         uvicorn.Config(
-            app,
+            one.app,
             host="127.0.0.1",
-            port=port,
+            port=one.port,
+            ssl_certfile=one.certificate,
+            ssl_ca_certs=None if one.client_authority is None else str(one.client_authority),
+            ssl_cert_reqs=ssl.CERT_NONE if one.client_authority is None else ssl.CERT_REQUIRED,
+            ssl_context_factory=context if one.certificate else None,
+            proxy_headers=False,  # nobody before it is believed: what was signed is what came
             log_config=None,
             access_log=False,
             lifespan="off",  # what runs is started and stopped by the process

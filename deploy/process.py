@@ -19,7 +19,7 @@ from bus.logs import configure
 from bus.recorder.service import Recorder
 from bus.trust import Trust
 from deploy.bootstrap import Bus
-from deploy.probes import probes, serve
+from deploy.probes import Served, probes, serve
 from schemas.catalogue import Catalogue
 
 log = structlog.get_logger()
@@ -34,6 +34,8 @@ def main() -> None:
     parser.add_argument(
         "--postgres-file", type=Path, required=True, help="a file that holds the DSN: it has a password"
     )
+    parser.add_argument("--tls", type=Path, help="a PEM file with the gateway's key and certificate: without it, HTTP")
+    parser.add_argument("--client-ca", type=Path, help="who certifies those who may connect at all (mutual TLS)")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--base-url", help="https://HOST[:PORT], where others reach the gateway: for AuthZEN discovery")
     parser.add_argument("--metrics-port", type=int, required=True)
@@ -61,7 +63,7 @@ async def _gateway(arguments: argparse.Namespace) -> None:
         origin=bus.origin,
         authority=bus.authority.signer.der,
         catalogue=Catalogue.load(),
-        bootstrap=arguments.kafka,
+        cluster=bus.cluster(arguments.kafka, "gateway"),
         dsn=_dsn(arguments),
         proofs=bus.proofs(),
         years=bus.supervision_rules().years,
@@ -69,8 +71,8 @@ async def _gateway(arguments: argparse.Namespace) -> None:
     async with gateway:
         _collect_seldom()
         await serve(
-            (create_app(gateway, arguments.base_url), arguments.port),
-            (probes(gateway.check), arguments.metrics_port),
+            Served(create_app(gateway, arguments.base_url), arguments.port, arguments.tls, arguments.client_ca),
+            Served(probes(gateway.check), arguments.metrics_port),
             work=gateway.run(),
         )
 
@@ -93,7 +95,7 @@ async def _recorder(arguments: argparse.Namespace) -> None:
         bus.origin,
         Catalogue.load(),
         Trust(bus.authority.signer.der),
-        arguments.kafka,
+        bus.cluster(arguments.kafka, "recorder"),
         _dsn(arguments),
         bus.log_keys(),
         bus.supervision_rules(),
@@ -102,7 +104,7 @@ async def _recorder(arguments: argparse.Namespace) -> None:
     async def check() -> None:
         recorder.check()
 
-    await serve((probes(check), arguments.metrics_port), work=recorder.run())
+    await serve(Served(probes(check), arguments.metrics_port), work=recorder.run())
 
 
 def _dsn(arguments: argparse.Namespace) -> str:

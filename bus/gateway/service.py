@@ -76,6 +76,7 @@ from bus.kafka import bounded, kafka_errors, producer
 from bus.messages import KeyRequest, Read, check_asked
 from bus.sealer import SCHEMA_ID
 from bus.topics import RULES
+from bus.transport import Cluster
 from bus.trust import Trust, topic_key
 from bus.trustfeed import TrustFeed
 from consent.calendar import NONE, Years
@@ -141,7 +142,7 @@ class Gateway:
         origin: str,
         authority: bytes,
         catalogue: Catalogue,
-        bootstrap: str,
+        cluster: Cluster,
         dsn: str,
         proofs: Proofs | None = None,
         years: Years = NONE,
@@ -150,11 +151,11 @@ class Gateway:
         self._keyring = keyring
         self._origin = origin
         self._catalogue = catalogue
-        self._bootstrap = bootstrap
+        self._cluster = cluster
         self._dsn = dsn
         self.trust = Trust(authority)
-        self._feed = TrustFeed(self.trust, bootstrap, "gateway")
-        self._standing = CatalogueFeed(self._feed, keyring.signer.uscc, bootstrap, "gateway")
+        self._feed = TrustFeed(self.trust, cluster, "gateway")
+        self._standing = CatalogueFeed(self._feed, keyring.signer.uscc, cluster, "gateway")
         self._telling = asyncio.Lock()
         self._untold = asyncio.Event()
         self._looking = asyncio.Lock()
@@ -191,7 +192,7 @@ class Gateway:
             await self._feed.start()
             await self._standing.start()
             self._pool = await db.pool(self._dsn)
-            self._producer = await producer(self._bootstrap, "gateway", linger_ms=0)
+            self._producer = await producer(self._cluster, "gateway", linger_ms=0)
             await self._renew_kem()
             await self._tell()
         except BaseException:

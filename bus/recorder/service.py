@@ -34,6 +34,7 @@ from bus.recorder.impact import Impact
 from bus.recorder.log import AUDIT, Log, LogKeys
 from bus.recorder.oversight import Oversight
 from bus.supervision import Rules
+from bus.transport import Cluster
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
 from consent import calendar
@@ -71,7 +72,7 @@ class Recorder:
         origin: str,
         catalogue: Catalogue,
         trust: Trust,
-        bootstrap: str,
+        cluster: Cluster,
         dsn: str,
         log_keys: LogKeys,
         rules: Rules | None = None,
@@ -79,8 +80,8 @@ class Recorder:
         self._signer = signer
         self._origin = origin
         self._catalogue = catalogue
-        self._trust = TrustFeed(trust, bootstrap, "recorder")
-        self._bootstrap = bootstrap
+        self._trust = TrustFeed(trust, cluster, "recorder")
+        self._cluster = cluster
         self._dsn = dsn
         self._verifier = ProofVerifier()
         self._audit_log = Log(log_keys, origin, self._trust, self._verifier, dsn)
@@ -153,7 +154,7 @@ class Recorder:
         async with AsyncExitStack() as clients:
             clients.push_async_callback(self._trust.stop)
             await self._trust.start()
-            self._producer = await producer(self._bootstrap, "recorder", linger_ms=0)
+            self._producer = await producer(self._cluster, "recorder", linger_ms=0)
             clients.push_async_callback(stop, self._producer)
             licences = await self._reader(clients, "admission", *(i.topic for i in self._catalogue.items.values()))
             entries = await self._reader(clients, "auditing", audit.TOPIC)
@@ -184,7 +185,7 @@ class Recorder:
 
     async def _reader(self, clients: AsyncExitStack, name: str, *topics: str) -> AIOKafkaConsumer:
         """A consumer of whole topics that goes on where the database says. It is one of `clients` to be stopped."""
-        reader = await consumer(self._bootstrap, f"recorder-{name}", max_poll_records=POLL_RECORDS)
+        reader = await consumer(self._cluster, f"recorder-{name}", max_poll_records=POLL_RECORDS)
         clients.push_async_callback(stop, reader)
         partitions = [tp for topic in topics for tp in await partitions_of(reader, topic)]
         reader.assign(partitions)

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
         """Count again from Kafka and PostgreSQL themselves, believing no counter. Exit 1 if anything is wrong."""
         stack = Home.find(home).stack()
         with err.status("Reading every topic" if not json else ""):
-            found = await checking.check(stack.kafka, stack.postgres, Catalogue.load())
+            found = await checking.check(stack.administrator, stack.postgres, Catalogue.load())
         document = found.to_json()
         brief = {name: value for name, value in document.items() if name != "examples"}
         brief |= {name: "\n".join(places) for name, places in document["examples"].items() if places}

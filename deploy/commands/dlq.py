@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
     @command(dlq, name="list")
     async def list_(group: Group, home: HomeOption = None, json: Json = False) -> None:
         """Show what was set aside, with its code, and whether it was replayed."""
-        letters = await deadletters.read(Home.find(home).stack().kafka, group)
+        letters = await deadletters.read(Home.find(home).stack().administrator, group)
         document = {
             "group": group,
             "waiting": sum(not one.replayed for one in letters),
@@ -55,7 +55,7 @@ def register(app: typer.Typer) -> None:
         json: Json = False,
     ) -> None:
         """Give dead letters to their group again: all that wait, or those named. Nobody else sees them twice."""
-        kafka = Home.find(home).stack().kafka
+        kafka = Home.find(home).stack().administrator
         chosen = deadletters.choose(await deadletters.read(kafka, group), number or (), code or ())
         count = await deadletters.replay(kafka, group, chosen)
         document = {"group": group, "replayed": count, "numbers": [one.number for one in chosen]}

@@ -7,6 +7,7 @@ import typer
 
 from bus.client import ANSWER_SECONDS
 from bus.gateway.openapi import PATH
+from bus.transport import client_context
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit
 from schemas.errors import Code, Unavailable
@@ -18,9 +19,11 @@ def register(app: typer.Typer) -> None:
     @command(app)
     def openapi(home: HomeOption = None, json: Json = False) -> None:
         """Print the gateway's interface (OpenAPI 3.1), as a running gateway says it."""
-        url = Home.find(home).stack().gateways[0] + PATH
+        where = Home.find(home)
+        url = where.stack().gateways[0] + PATH
+        context = client_context(where.load_bus().tls_authority)
         try:
-            answer = httpx.get(url, timeout=ANSWER_SECONDS, trust_env=False).raise_for_status()
+            answer = httpx.get(url, timeout=ANSWER_SECONDS, trust_env=False, verify=context).raise_for_status()
         except httpx.HTTPError as exc:
             raise Unavailable(Code.GATEWAY_UNAVAILABLE, f"{url} did not answer ({type(exc).__name__})") from exc
         emit(answer.json(), as_json=json)

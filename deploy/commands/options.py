@@ -76,7 +76,8 @@ async def acting(home: Home, department: str) -> AsyncIterator[GatewayClient]:
 @asynccontextmanager
 async def trusting(home: Home, department: str) -> AsyncIterator[Trust]:
     """The certificates as they stand on the bus now."""
-    feed = TrustFeed(Trust(home.identity(department).authority), home.stack().kafka, "command")
+    identity = home.identity(department)
+    feed = TrustFeed(Trust(identity.authority), identity.cluster(home.stack().kafka), "command")
     try:
         await feed.start()
         yield feed.trust

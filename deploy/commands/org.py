@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
         identity = await bootstrap.add_org(
             where.load_bus(),
             where.org_folder(name),
-            stack.kafka,
+            stack.administrator,
             stack.postgres,
             name=name,
             uscc=uscc,

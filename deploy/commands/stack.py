@@ -38,6 +38,10 @@ def register(app: typer.Typer) -> None:
         home: HomeOption = None,
         detach: Annotated[bool, typer.Option("--detach", help="Return once everything is ready.")] = False,
         kafka: Annotated[str | None, typer.Option(help="Use this Kafka (HOST:PORT) instead of starting one.")] = None,
+        kafka_login: Annotated[
+            Path | None,
+            typer.Option(help="A folder with the given Kafka's administrator: kafka.json and tls-ca.pem."),
+        ] = None,
         postgres: Annotated[str | None, typer.Option(help="Use this PostgreSQL (DSN) instead of starting one.")] = None,
         port: Annotated[
             int | None, typer.Option(min=1, max=65_535, help="The gateway's port (default: a free one).")
@@ -45,6 +49,9 @@ def register(app: typer.Typer) -> None:
         base_url: Annotated[
             str | None,
             typer.Option(help="Where others reach the gateway (https://HOST), for AuthZEN discovery."),
+        ] = None,
+        client_ca: Annotated[
+            Path | None, typer.Option(help="Who certifies those who may connect to the gateway at all (mutual TLS).")
         ] = None,
         bare: Annotated[bool, typer.Option("--bare", hidden=True, help="Kafka and PostgreSQL only.")] = False,
         json: Json = False,
@@ -56,7 +63,15 @@ def register(app: typer.Typer) -> None:
         where = Home.find(home)
         if detach:
             stack = await start_detached(
-                where, kafka=kafka, postgres=postgres, port=port, base_url=base_url, bare=bare, quiet=json
+                where,
+                kafka=kafka,
+                kafka_login=kafka_login,
+                postgres=postgres,
+                port=port,
+                base_url=base_url,
+                client_ca=client_ca,
+                bare=bare,
+                quiet=json,
             )
             _show(stack, as_json=json)
             return
@@ -67,9 +82,11 @@ def register(app: typer.Typer) -> None:
         supervisor = Supervisor(
             where,
             kafka_at=kafka,
+            kafka_login=kafka_login,
             postgres_at=postgres,
             port=port,
             base_url=base_url,
+            client_ca=client_ca,
             bare=bare,
             say=lambda text: None if json else err.print(f"[dim]{text}[/]"),
         )
@@ -115,16 +132,25 @@ async def start_detached(
     home: Home,
     *,
     kafka: str | None = None,
+    kafka_login: Path | None = None,
     postgres: str | None = None,
     port: int | None = None,
     base_url: str | None = None,
+    client_ca: Path | None = None,
     bare: bool = False,
     quiet: bool = False,
 ) -> Stack:
     """Runs `deptbus up` in the background; returns once it is ready. Raises what it said when it failed."""
     arguments = [sys.executable, "-m", "deploy.cli", "up", "--json", "--home", str(home.path)]
-    given = (("--kafka", kafka), ("--postgres", postgres), ("--port", port), ("--base-url", base_url))
-    for name, value in given:
+    given = {
+        "--kafka": kafka,
+        "--kafka-login": kafka_login,
+        "--postgres": postgres,
+        "--port": port,
+        "--base-url": base_url,
+        "--client-ca": client_ca,
+    }
+    for name, value in given.items():
         arguments += [name, str(value)] if value is not None else []
     arguments += ["--bare"] if bare else []
     running = stack_running(home)

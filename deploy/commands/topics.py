@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from bus import topics as topics_
+from bus.transport import Cluster
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, table
 from schemas.catalogue import Catalogue
@@ -25,8 +26,8 @@ def register(app: typer.Typer) -> None:
         json: Json = False,
     ) -> None:
         """Create the topics that are missing. Those that exist are left as they are."""
-        bootstrap = kafka or Home.find(home).stack().kafka
-        created = await topics_.apply_catalogue(bootstrap, Catalogue.load(), replication=replication)
+        cluster = Cluster(servers=kafka) if kafka else Home.find(home).stack().administrator
+        created = await topics_.apply_catalogue(cluster, Catalogue.load(), replication=replication)
         emit({"created": created}, as_json=json, human=lambda: err.print(f"created: {', '.join(created) or 'none'}"))
 
     @command(topics, name="check")
@@ -36,8 +37,8 @@ def register(app: typer.Typer) -> None:
         json: Json = False,
     ) -> None:
         """Compare the cluster's topics with the catalogue's. Exit 1 on any difference."""
-        bootstrap = kafka or Home.find(home).stack().kafka
-        wrong = await topics_.differences(bootstrap, Catalogue.load())
+        cluster = Cluster(servers=kafka) if kafka else Home.find(home).stack().administrator
+        wrong = await topics_.differences(cluster, Catalogue.load())
         columns = ("topic", "setting", "is", "should be")
         rows = [[one[name] for name in ("topic", "setting", "found", "wanted")] for one in wrong]
         emit(wrong, as_json=json, human=lambda: table(f"{len(wrong)} differences", columns, rows))

@@ -14,7 +14,7 @@ from deploy.commands.filters import Investigation, reader_of, time_of
 from deploy.commands.options import As, Subject, acting, subject
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, table
-from deploy.probes import serve
+from deploy.probes import Served, serve
 
 _COLUMNS = (
     *("时间 when (UTC)", "使用方 who", "提供方 whose", "事项 item", "目的 what for", "依据 ground", "内容 sections"),
@@ -71,7 +71,7 @@ def register_usages(audit: typer.Typer) -> None:
         where = Home.find(home)
         async with acting(where, department) as client:
             err.print(f"http://127.0.0.1:{port}/v2/heartbeat: as {department}")
-            await serve((data_tracker.create_app(client), port), work=_until_told())
+            await serve(Served(data_tracker.create_app(client), port), work=_until_told())
 
 
 async def _until_told() -> None:

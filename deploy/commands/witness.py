@@ -15,7 +15,7 @@ from bus.witness.service import create_app, open_witness
 from deploy.commands.options import As
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, facts
-from deploy.probes import probes, serve
+from deploy.probes import Served, probes, serve
 from schemas.errors import Code, Malformed, Misuse, Unavailable
 
 DEFAULT_PORT = 7380
@@ -58,9 +58,9 @@ def register(app: typer.Typer) -> None:
             if not json:
                 line = f"witness {department} {document['vkey']} {document['url']}"
                 err.print(f"for the log's policy file: {line}", markup=False, soft_wrap=True)
-            apps = [(create_app(running, store), port)]
+            apps = [Served(create_app(running, store), port)]
             if metrics_port is not None:
-                apps.append((probes(_ready), metrics_port))
+                apps.append(Served(probes(_ready), metrics_port))
             with suppress(asyncio.CancelledError):
                 await serve(*apps, work=_until_stopped())
 

@@ -34,6 +34,7 @@ from bus.kafka import everything
 from bus.messages import open_grant
 from bus.outbox import Outbox
 from bus.publisher import Publisher
+from bus.transport import Cluster
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
 from deploy import bootstrap, check
@@ -110,7 +111,7 @@ async def demo(home: Home, stack: Stack, say: Say) -> dict[str, Any]:
     say("Agreements, and the consents of four firms in five")
     consents = await _agree(stack, identities, firms)
     async with AsyncExitStack() as opened:
-        watch = await opened.enter_async_context(Watch(stack.kafka, catalogue))
+        watch = await opened.enter_async_context(Watch(stack.administrator, catalogue))
         children = _start_departments(home, stack)
         opened.callback(lambda: _stop(children))
         await _subscribed(children)
@@ -157,7 +158,7 @@ class _Run:
         )
         client = await opened.enter_async_context(GatewayClient(market, self._stack.gateways))
         bank = await opened.enter_async_context(GatewayClient(self._identities["bank"], self._stack.gateways))
-        trust = TrustFeed(Trust(market.authority), self._stack.kafka, "demo")
+        trust = TrustFeed(Trust(market.authority), market.cluster(self._stack.kafka), "demo")
         await trust.start()
         opened.push_async_callback(trust.stop)
         before, others = self._firms.withdrawing()
@@ -228,7 +229,7 @@ class _Run:
             certificates = self._watch.issued()
             covered = await _covered(self._stack.postgres)
             if all(certificates.get(uscc, 0) >= count for uscc, count in due.items()):
-                asked, entries = await _count_refused(self._stack.kafka)
+                asked, entries = await _count_refused(self._stack.administrator)
                 if asked >= refused and covered >= entries:
                     return
             if (sum(certificates.values()), covered) != seen:
@@ -272,7 +273,7 @@ async def _join(home: Home, stack: Stack) -> dict[str, Identity]:
         joined[name] = await bootstrap.add_org(
             bus,
             home.org_folder(name),
-            stack.kafka,
+            stack.administrator,
             stack.postgres,
             name=name,
             uscc=uscc,
@@ -376,8 +377,8 @@ async def _report(
     begun: float,
 ) -> dict[str, Any]:
     names = {d.uscc: d.name for d in DEPARTMENTS}
-    opened, refused, waited = await _audited(stack.kafka, names)
-    findings = await check.check(stack.kafka, stack.postgres, catalogue)
+    opened, refused, waited = await _audited(stack.administrator, names)
+    findings = await check.check(stack.administrator, stack.postgres, catalogue)
     shown = str(firms.rows[0].values["uscc"])
     async with GatewayClient(identities[AUDITOR.name], stack.gateways) as client:
         body = {"subject": {"kind": "ORGANISATION", "id": shown}, "kind": "Decision", "limit": 100}
@@ -403,7 +404,7 @@ async def _report(
     }
 
 
-async def _audited(kafka: str, names: Mapping[str, str]) -> tuple[dict[str, int], dict[str, int], int]:
+async def _audited(kafka: Cluster, names: Mapping[str, str]) -> tuple[dict[str, int], dict[str, int], int]:
     """Openings a department, refusals a code, and questions that came before the record was admitted."""
     opened: dict[bytes, str] = {}
     refused: Counter[str] = Counter()
@@ -419,7 +420,7 @@ async def _audited(kafka: str, names: Mapping[str, str]) -> tuple[dict[str, int]
     return dict(Counter(name for name in opened.values() if name)), dict(refused), waited
 
 
-async def _count_refused(kafka: str) -> tuple[int, int]:
+async def _count_refused(kafka: Cluster) -> tuple[int, int]:
     """Refusals of admitted records, and entries at all."""
     count = entries = 0
     async for entry in _entries(kafka):
@@ -451,7 +452,7 @@ async def _supervised(dsn: str) -> int:
         await connection.close()
 
 
-async def _entries(kafka: str) -> AsyncIterator[Entry]:
+async def _entries(kafka: Cluster) -> AsyncIterator[Entry]:
     async for message in everything(kafka, [audit.TOPIC]):
         yield audit.parse(message.value)[0]
 

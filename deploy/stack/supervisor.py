@@ -29,10 +29,12 @@ from bus import authzen
 from bus.db import connect
 from bus.kafka import producer
 from bus.pki import write_private
+from bus.transport import Cluster
 from deploy import bootstrap
 from deploy.home import Home, Stack
 from deploy.stack import kafka, lock, postgres
 from deploy.stack.child import Child, bound_log, free_ports, start
+from deploy.stack.tls import TransportAuthority, administrator
 from schemas.errors import Code, DeptbusError, Malformed, Misuse, Unavailable
 
 FORMAT = 1  # of DEPTBUS_HOME's layout
@@ -56,17 +58,21 @@ class Supervisor:
         home: Home,
         *,
         kafka_at: str | None,
+        kafka_login: Path | None,
         postgres_at: str | None,
         port: int | None,
         base_url: str | None,
+        client_ca: Path | None,
         bare: bool,
         say: Progress,
     ) -> None:
         self._home = home
         self._kafka_at = kafka_at
+        self._kafka_login = kafka_login
         self._postgres_at = postgres_at
         self._port = port
         self._base_url = base_url
+        self._client_ca = client_ca
         self._bare = bare
         self._say = say
         self._children: list[Child] = []
@@ -156,52 +162,64 @@ class Supervisor:
 
     async def _start(self) -> Stack:
         home = self._home
-        ports = free_ports(6)
-        bootstrap_servers = self._kafka_at or await self._start_kafka(ports[0], ports[1])
-        dsn = self._postgres_at or await self._start_postgres(ports[2])
-        await self._until("Kafka", lambda: _kafka_answers(bootstrap_servers), given=self._kafka_at is not None)
+        ports = free_ports(7)
+        tls = TransportAuthority(home.bus / "tls")
+        servers = self._kafka_at or f"127.0.0.1:{ports[0]}"
+        if self._kafka_at is None:
+            login, admin = tls.folder, await self._start_kafka(kafka.Node(1, *ports[:3]), tls)
+        else:
+            login = self._kafka_login or home.path
+            admin = Cluster.of(servers, login)
+        dsn = self._postgres_at or await self._start_postgres(ports[3])
+        await self._until("Kafka", lambda: _kafka_answers(admin), given=self._kafka_at is not None)
         create = self._postgres_at is None
         await self._until("PostgreSQL", lambda: _postgres_answers(dsn, create=create), given=not create)
         gateways: list[str] = []
         metrics: dict[str, str] = {}
         if not self._bare:
             self._say("Setting up keys, tables and topics")
-            bus = await bootstrap.prepare(home.bus, bootstrap_servers, dsn)
-            await bootstrap.add_operator(bus, home.org_folder(bootstrap.OPERATOR), bootstrap_servers, dsn)
-            gateway_port = self._port or ports[3]
-            gateways = [f"http://127.0.0.1:{gateway_port}"]
+            bus = await bootstrap.prepare(home.bus, admin, dsn)
+            await bootstrap.add_operator(bus, home.org_folder(bootstrap.OPERATOR), admin, dsn)
+            gateway_port = self._port or ports[4]
+            gateways = [f"https://127.0.0.1:{gateway_port}"]
             metrics = {
-                "gateway": f"http://127.0.0.1:{ports[4]}/metrics",
-                "recorder": f"http://127.0.0.1:{ports[5]}/metrics",
+                "gateway": f"http://127.0.0.1:{ports[5]}/metrics",
+                "recorder": f"http://127.0.0.1:{ports[6]}/metrics",
             }
+            certificate = tls.server("gateway")
             dsn_file = home.path / "postgres.dsn"
             write_private(dsn_file, dsn.encode())
-            self._process("recorder", bootstrap_servers, dsn_file, ports[5])
-            base_url = () if self._base_url is None else ("--base-url", self._base_url)
-            self._process("gateway", bootstrap_servers, dsn_file, ports[4], "--port", str(gateway_port), *base_url)
+            self._process("recorder", servers, dsn_file, ports[6])
+            more = ["--port", str(gateway_port), "--tls", str(certificate)]
+            more += [] if self._base_url is None else ["--base-url", self._base_url]
+            more += [] if self._client_ca is None else ["--client-ca", str(self._client_ca)]
+            self._process("gateway", servers, dsn_file, ports[5], *more)
             for name, url in metrics.items():
                 await self._until(name, lambda url=url: _ready(url))  # type: ignore[misc]
         assert self._watchdog is not None
         pids = {child.name: child.pid for child in self._children}
         return Stack(
             version=FORMAT,
-            kafka=bootstrap_servers,
+            kafka=servers,
+            kafka_login=str(login),
             postgres=dsn,
             gateways=gateways,
             metrics=metrics,
             pids={"up": os.getpid(), "watchdog": self._watchdog.pid, **pids},
             ca=str(home.bus / "ca" / "ca.pem"),
+            tls_ca=str(tls.file),
             logs={child.name: str(child.log) for child in self._children},
         )
 
-    async def _start_kafka(self, port: int, controller_port: int) -> str:
+    async def _start_kafka(self, node: kafka.Node, tls: TransportAuthority) -> Cluster:
+        """The cluster as its administrator."""
         self._say("Finding Kafka's jars (fetched once)")
         logs, folder = self._home.logs, self._home.path / "kafka"
         files = await asyncio.to_thread(kafka.resolve, logs, self._helper)
         self._say(f"Starting Apache Kafka {kafka.VERSION}")
-        properties = await asyncio.to_thread(kafka.prepare, files, folder, port, controller_port, self._helper)
+        properties = await asyncio.to_thread(kafka.prepare, files, folder, node, tls, self._helper)
         kafka.run(files, properties, logs, self._add)
-        return f"127.0.0.1:{port}"
+        return administrator(tls, f"127.0.0.1:{node.internal}")
 
     async def _start_postgres(self, port: int) -> str:
         self._say("Starting PostgreSQL")
@@ -390,12 +408,12 @@ async def stop_running(home: Home) -> bool:
     return True
 
 
-async def _kafka_answers(bootstrap_servers: str) -> None:
+async def _kafka_answers(cluster: Cluster) -> None:
     # A plain look first: aiokafka logs every refusal as an error, and a broker that starts refuses for seconds.
-    host, _, port = bootstrap_servers.partition(",")[0].rpartition(":")
+    host, _, port = cluster.servers.partition(",")[0].rpartition(":")
     _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), CONNECT_SECONDS)
     writer.close()
-    client = await producer(bootstrap_servers, "up")
+    client = await producer(cluster, "up")
     await client.stop()
 
 

@@ -89,7 +89,7 @@ async def test_no_id_and_no_content_is_readable_on_the_bus(demo: tuple[Home, dic
     for url in stack.metrics.values():
         assert not _found(words, httpx.get(url, trust_env=False).content), url
     topics = [*(item.topic for item in Catalogue.load().items.values()), audit.TOPIC, "bus.sessions", "consent.records"]
-    async for message in everything(stack.kafka, topics):
+    async for message in everything(stack.administrator, topics):
         assert not _found(words, (message.key or b"") + message.value), (message.topic, message.offset)
 
 
@@ -102,7 +102,7 @@ async def test_no_field_of_any_entry_names_a_person(demo: tuple[Home, dict[str, 
         rows = list(csv.reader(file))  # damaged lines, too, cell by cell
     cells = {cell.strip() for row in rows for cell in row if len(cell.strip()) > 2}
     kinds: Counter[str] = Counter()
-    async for message in everything(stack.kafka, [audit.TOPIC]):
+    async for message in everything(stack.administrator, [audit.TOPIC]):
         entry = audit.parse(message.value)[0]
         kinds[entry.kind] += 1
         for field, text in _texts(entry.body):

@@ -16,6 +16,7 @@ from bus.gateway.app import create_app
 from bus.gateway.keyring import Keyring
 from bus.gateway.service import Gateway
 from bus.pki import Role
+from bus.transport import Cluster
 from schemas.catalogue import Catalogue
 from tests.vectors import world
 
@@ -99,7 +100,7 @@ def test_the_page_for_http_lists_every_route(tmp_path: Path) -> None:
             origin="",
             authority=world.CA.der,
             catalogue=Catalogue.load(),
-            bootstrap="",
+            cluster=Cluster(servers=""),
             dsn="",
         ),
         "https://gateway.example",

@@ -38,6 +38,7 @@ from bus.envelope import Record
 from bus.gateway.rulebook import about, last_day
 from bus.kafka import consumer
 from bus.messages import KeyRequest, Read
+from bus.transport import Cluster
 from consent.documents import Document
 from consent.model import (
     Agreement,
@@ -323,7 +324,7 @@ def _consents(random: Random, there: World, holders: Sequence[bytes], count: int
         )
 
 
-async def _permitted(kafka: str, start: int) -> dict[str, int]:
+async def _permitted(kafka: Cluster, start: int) -> dict[str, int]:
     """How many permits the entries after `start` hold, by kind."""
     end = await log_end(kafka)
     reader = await consumer(kafka, "bench")

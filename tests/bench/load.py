@@ -109,7 +109,7 @@ def _request(identity: Identity, number: int, claims: Sequence[bytes]) -> KeyReq
 
 async def _check(identity: Identity, kafka: str, requests: Sequence[KeyRequest], grants: Sequence[bytes]) -> None:
     """Every grant opens, and holds a key for each section of each record."""
-    feed = TrustFeed(Trust(identity.authority), kafka, "bench")
+    feed = TrustFeed(Trust(identity.authority), identity.cluster(kafka), "bench")
     await feed.start()
     try:
         for request, value in zip(requests, grants, strict=True):

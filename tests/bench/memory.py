@@ -94,7 +94,7 @@ def main() -> int:
 async def _measure(there: World, records: int, console: Console) -> list[Sample]:
     """One sample each 50,000 indexed records, until all are."""
     child = multiprocessing.get_context("spawn").Process(
-        target=_publish, args=(str(there.folder / "market"), there.kafka, records)
+        target=_publish, args=(str(there.folder / "market"), there.servers, records)
     )
     with process(there, "recorder") as (recorder_pid, _, _):
         connection = await asyncpg.connect(there.postgres)

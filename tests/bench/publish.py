@@ -27,7 +27,7 @@ T = TypeVar("T")
 def publish(said: Said) -> Outcome:
     """Publisher.publish, 64 a call."""
     with asyncio.Runner() as runner, world(runner, said) as there:
-        publisher = Publisher(there.market, there.kafka, Catalogue.load())
+        publisher = Publisher(there.market, there.servers, Catalogue.load())
         runner.run(publisher.__aenter__())
         plain = _Plain(there)
         runner.run(plain.start())
@@ -47,7 +47,7 @@ class _Plain:
     """What one would write without a bus: one Avro record of all fields, the holder's code as the key."""
 
     def __init__(self, there: World) -> None:
-        self._kafka = there.kafka
+        self._kafka = there.market.cluster(there.servers)  # over TLS, logged in: as the bus's publisher
         self._topic = PLAIN_TOPIC
         self._schema = fastavro.parse_schema(loads(item().schema.document))
 

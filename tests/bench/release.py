@@ -21,6 +21,7 @@ from bus import audit, envelope
 from bus.client import GatewayClient
 from bus.kafka import consumer
 from bus.publisher import Publisher
+from bus.transport import Cluster
 from deploy.demo.agreeing import agree
 from schemas.catalogue import Catalogue
 from schemas.errors import Code
@@ -82,7 +83,7 @@ def release(said: Said) -> Outcome:
 async def admitted(there: World, count: int, said: Said) -> list[envelope.Record]:
     """Newly published licences, once the recorder has admitted all of them."""
     records: list[envelope.Record] = []
-    async with Publisher(there.market, there.kafka, Catalogue.load()) as publisher:
+    async with Publisher(there.market, there.servers, Catalogue.load()) as publisher:
         for batch in drafts(count):
             sealed = await publisher.publish(batch)
             records.extend(envelope.parse(one.value) for one in sealed)
@@ -137,7 +138,7 @@ def _client(there: World, gateway: str, batches: Sequence[tuple[bytes, ...]], ra
     context = multiprocessing.get_context("spawn")
     answers: Any = context.Queue()
     child = context.Process(
-        target=load.run, args=(str(there.folder / "bank"), there.kafka, gateway, list(batches), rate, answers)
+        target=load.run, args=(str(there.folder / "bank"), there.servers, gateway, list(batches), rate, answers)
     )
     child.start()
     try:
@@ -158,7 +159,7 @@ def _processor_seconds(pid: int) -> float:
     return float(times.user + times.system)
 
 
-async def log_end(kafka: str) -> int:
+async def log_end(kafka: Cluster) -> int:
     reader = await consumer(kafka, "bench")
     try:
         partition = TopicPartition(audit.TOPIC, 0)
@@ -168,7 +169,7 @@ async def log_end(kafka: str) -> int:
         await reader.stop()
 
 
-async def _audited(kafka: str, start: int) -> int:
+async def _audited(kafka: Cluster, start: int) -> int:
     """How many decisions after `start` permit every section that they speak of."""
     end = await log_end(kafka)
     reader = await consumer(kafka, "bench")

@@ -22,11 +22,13 @@ import structlog
 
 from bus.identity import Identity
 from bus.topics import LICENCE_PARTITIONS, Topic, apply
+from bus.transport import Cluster
 from deploy import bootstrap
 from deploy.bootstrap import Bus
 from deploy.commands.stack import start_detached
 from deploy.home import Home, Stack
 from deploy.stack.supervisor import stop_running
+from deploy.stack.tls import TransportAuthority
 from tests.bench.sample import ISSUER, ITEM
 
 BANK = "112106000050000185"  # synthetic
@@ -42,7 +44,9 @@ class World:
     """Where things are. `market` issues business licences, `bank` receives them and may read the audit trail."""
 
     folder: Path
-    kafka: str
+    kafka: Cluster  # as its administrator
+    servers: str
+    tls: Path
     postgres: str
     bus: Bus
     market: Identity
@@ -73,15 +77,16 @@ def process(there: World, name: str, module: str = "deploy.process") -> Iterator
     dsn = there.folder / "dsn"
     dsn.write_text(there.postgres, "utf-8")
     command = [
-        *(sys.executable, "-m", module, name, "--bus", str(there.bus.folder), "--kafka", there.kafka),
+        *(sys.executable, "-m", module, name, "--bus", str(there.bus.folder), "--kafka", there.servers),
         *("--postgres-file", str(dsn), "--port", str(port), "--metrics-port", str(metrics_port)),
+        *("--tls", str(there.tls)),
     ]
     log = there.folder / f"{name}.log"
     with log.open("ab") as output:
         child = subprocess.Popen(command, stdout=output, stderr=output, cwd=Path(__file__).parents[2])
     try:
         _wait_ready(child, f"http://127.0.0.1:{metrics_port}/readyz", log)
-        yield child.pid, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics"
+        yield child.pid, f"https://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics"
     finally:
         child.send_signal(signal.SIGTERM)
         try:
@@ -99,7 +104,7 @@ def quiet() -> None:
 
 
 async def _set_up(folder: Path, stack: Stack) -> World:
-    kafka, postgres = stack.kafka, stack.postgres
+    kafka, postgres = stack.administrator, stack.postgres
     bus = await bootstrap.prepare(folder / "bus", kafka, postgres)
     market = await bootstrap.add_org(
         bus, folder / "market", kafka, postgres, name="market", uscc=ISSUER, issues=[(ITEM, "")], receives=[]
@@ -109,7 +114,17 @@ async def _set_up(folder: Path, stack: Stack) -> World:
     )
     plain = Topic(name=PLAIN_TOPIC, partitions=LICENCE_PARTITIONS, config={})
     await apply(kafka, [plain], replication=1)
-    return World(folder=folder, kafka=kafka, postgres=postgres, bus=bus, market=market, bank=bank)
+    tls = TransportAuthority(bus.folder / "tls").server("gateway")
+    return World(
+        folder=folder,
+        kafka=kafka,
+        servers=stack.kafka,
+        tls=tls,
+        postgres=postgres,
+        bus=bus,
+        market=market,
+        bank=bank,
+    )
 
 
 def free_port() -> int:

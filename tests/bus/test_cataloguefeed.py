@@ -12,6 +12,7 @@ import pytest
 
 from bus.cataloguefeed import MAX_VALUE_BYTES, CatalogueFeed, standing_value, travels
 from bus.pki import CertificateAuthority, Role, Signer
+from bus.transport import Cluster
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
 from consent.model import EntryState, PowerKind, PowerState
@@ -22,7 +23,7 @@ from tests.faults.firms import credit_code
 OPERATOR = credit_code(1)
 LAW = replace(BY_LAW, grantor=OPERATOR)
 SINCE = datetime(2026, 3, 1, tzinfo=UTC)
-NOWHERE = "127.0.0.1:1"
+NOWHERE = Cluster(servers="127.0.0.1:1")
 
 Issue = Callable[[Role, str], Signer]
 

@@ -15,6 +15,7 @@ from bus.gateway.keyring import Keyring
 from bus.gateway.openapi import PATH, document
 from bus.gateway.service import Gateway
 from bus.pki import CertificateAuthority, Role
+from bus.transport import Cluster
 from schemas.catalogue import Catalogue
 from schemas.errors import Code
 
@@ -31,7 +32,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Gateway:
         origin="test",
         authority=authority.signer.der,
         catalogue=Catalogue.load(),
-        bootstrap="",
+        cluster=Cluster(servers=""),
         dsn="",
     )
 

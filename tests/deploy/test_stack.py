@@ -32,6 +32,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from prometheus_client.parser import text_string_to_metric_families
 
 from bus.kafka import consumer, partitions_of, producer
+from bus.transport import client_context
 from deploy.home import Home, Stack
 from deploy.stack import jars
 
@@ -182,13 +183,13 @@ def gone(home: Path, processes: Sequence[psutil.Process], seconds: float = GONE_
 
 async def keep_something(stack: Stack, text: str) -> None:
     """A message and a row."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=stack.kafka)
+    admin = AIOKafkaAdminClient(**stack.administrator.options())
     await admin.start()
     try:
         await admin.create_topics([NewTopic(TOPIC, 1, 1)])
     finally:
         await admin.close()
-    client = await producer(stack.kafka, "test")
+    client = await producer(stack.administrator, "test")
     await client.send_and_wait(TOPIC, text.encode())
     await client.stop()
     connection = await asyncpg.connect(stack.postgres)
@@ -198,7 +199,7 @@ async def keep_something(stack: Stack, text: str) -> None:
 
 
 async def kept(stack: Stack) -> tuple[str, str]:
-    reader = await consumer(stack.kafka, "test")
+    reader = await consumer(stack.administrator, "test")
     try:
         reader.assign(await partitions_of(reader, TOPIC))
         await reader.seek_to_beginning()
@@ -307,9 +308,10 @@ class TestRunning:
     def test_every_process_has_probes_and_metrics_without_ids(self, main: Path) -> None:
         stack = Home.find(main).stack()
         # A path and a header with ids: what of them reaches the metrics must be the route only.
+        context = client_context(Path(stack.tls_ca).read_text("ascii"))
         asked = "0a1b2c3d-0a1b-4c3d-8e4f-0a1b2c3d4e5f"
-        httpx.get(f"{stack.gateways[0]}/v1/records/{asked}", trust_env=False)
-        httpx.post(f"{stack.gateways[0]}/v1/keys", content=b"x", trust_env=False)
+        httpx.get(f"{stack.gateways[0]}/v1/records/{asked}", trust_env=False, verify=context)
+        httpx.post(f"{stack.gateways[0]}/v1/keys", content=b"x", trust_env=False, verify=context)
         for url in stack.metrics.values():
             for probe, said in (("healthz", "ok"), ("readyz", "ready")):
                 answer = httpx.get(url.replace("metrics", probe), trust_env=False)
@@ -506,11 +508,15 @@ def _proxied(folder: Path, port: int) -> dict[str, str]:
     return os.environ | proxies | {"HOME": str(folder / "user"), "NO_PROXY": "", "no_proxy": ""}
 
 
+def given(theirs: Stack, dsn: str) -> tuple[str, ...]:
+    return "--kafka", theirs.kafka, "--kafka-login", theirs.kafka_login, "--postgres", dsn
+
+
 class TestGivenServers:
     async def test_they_are_used_and_left_alone(self, engines: Path, tmp_path: Path) -> None:
         theirs = Home.find(engines).stack()
         dsn = await _database(theirs, "given")
-        foreground = Foreground(tmp_path, "--kafka", theirs.kafka, "--postgres", dsn)
+        foreground = Foreground(tmp_path, *given(theirs, dsn))
         stack = foreground.ready()
         assert stack.pids.keys() == {"up", "watchdog", "gateway", "recorder"}
         assert (stack.kafka, stack.postgres) == (theirs.kafka, dsn)
@@ -526,7 +532,11 @@ class TestGivenServers:
     async def test_the_gateway_dies_and_the_rest_is_stopped(self, engines: Path, tmp_path: Path) -> None:
         theirs = Home.find(engines).stack()
         dsn = await _database(theirs, "dies")
-        _dies(tmp_path, up(tmp_path, "--kafka", theirs.kafka, "--postgres", dsn), "gateway")
+        _dies(
+            tmp_path,
+            up(tmp_path, *given(theirs, dsn)),
+            "gateway",
+        )
         assert all(psutil.pid_exists(pid) for pid in theirs.pids.values())
 
     def test_servers_that_are_not_there(self, engines: Path, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bus import audit, envelope
 from bus.kafka import bounded, consumer, partitions_of
 from bus.logs import configure
+from bus.transport import Cluster
 from deploy.stack.child import Child, log_tail
 from schemas.errors import DeptbusError
 from tests.faults.doomed import POINTS
@@ -200,8 +201,8 @@ async def one_load(plant: Plant, kills: Sequence[tuple[str, int]], first: int, c
     try:
         for missing in [part for part in ("kafka", "postgres", "recorder", "gateway") if part not in plant.children]:
             await plant.start(missing)  # it ended by itself in the load before, which that load's rows say
-        starts = await _ends(plant.kafka, TOPIC)
-        logged = await _ends(plant.kafka, audit.TOPIC)
+        starts = await _ends(plant.administrator, TOPIC)
+        logged = await _ends(plant.administrator, audit.TOPIC)
         feeder = "adapter" if "adapter" in dict(kills) else "publisher"
         load = Load(plant, feeder, first, count, name, starts)
         try:
@@ -278,11 +279,11 @@ def _last_words(plant: Plant, load: Load) -> str:
 
 
 async def _counted(plant: Plant, load: Load, rows: Sequence[Kill], logged: Places) -> list[Kill]:
-    on_topic, twice = await _on_topic(plant.kafka, load.starts)
+    on_topic, twice = await _on_topic(plant.administrator, load.starts)
     sink = await _sink(plant.dsn, load.name)
     stored = {leaf for leaf, _, _ in sink}
     released = _released(load.released)
-    permits = await _permits(plant.kafka, logged)
+    permits = await _permits(plant.administrator, logged)
     audited = {leaf for leaf, entries in released.items() if all(permits.get(entry) == leaf for entry in entries)}
     return [
         replace(
@@ -308,7 +309,7 @@ def _released(path: Path) -> dict[bytes, set[bytes]]:
     return found
 
 
-async def _on_topic(kafka: str, starts: Places) -> tuple[set[bytes], int]:
+async def _on_topic(kafka: Cluster, starts: Places) -> tuple[set[bytes], int]:
     """Leaf hashes since the load began, and how many places (licence, sequence) two different ones claim."""
     seen: dict[tuple[bytes, int], bytes] = {}
     leaves: set[bytes] = set()
@@ -319,7 +320,7 @@ async def _on_topic(kafka: str, starts: Places) -> tuple[set[bytes], int]:
     return leaves, len(leaves) - len(seen)
 
 
-async def _permits(kafka: str, starts: Places) -> dict[bytes, bytes]:
+async def _permits(kafka: Cluster, starts: Places) -> dict[bytes, bytes]:
     """By the entry's leaf hash, the record whose section it permits."""
     permits: dict[bytes, bytes] = {}
     for value in await _values(kafka, starts):
@@ -331,7 +332,7 @@ async def _permits(kafka: str, starts: Places) -> dict[bytes, bytes]:
     return permits
 
 
-async def _values(kafka: str, starts: Places) -> list[bytes]:
+async def _values(kafka: Cluster, starts: Places) -> list[bytes]:
     """Every value from these offsets to the present ends."""
     topic = next(iter(starts))[0]
     reader = await consumer(kafka, "faults", max_poll_records=2_000)
@@ -351,7 +352,7 @@ async def _values(kafka: str, starts: Places) -> list[bytes]:
     return values
 
 
-async def _ends(kafka: str, topic: str) -> Places:
+async def _ends(kafka: Cluster, topic: str) -> Places:
     reader = await consumer(kafka, "faults")
     try:
         partitions = await partitions_of(reader, topic)

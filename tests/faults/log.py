@@ -29,7 +29,7 @@ from bus.recorder.log import AUDIT
 from bus.trustfeed import stop_task
 from bus.witness.service import create_app, open_witness
 from deploy import bootstrap
-from deploy.probes import serve
+from deploy.probes import Served, serve
 from deploy.stack.child import Child, free_ports, log_tail, start
 from tests.faults.doomed import POINTS, WHEN
 from tests.faults.firms import credit_code
@@ -105,12 +105,12 @@ class Trial:
         try:
             await plant.start("kafka")
             await plant.start("postgres")
-            plant.bus = await bootstrap.prepare(plant.folder / "bus", plant.kafka, plant.dsn)
+            plant.bus = await bootstrap.prepare(plant.folder / "bus", plant.administrator, plant.dsn)
             self._key = plant.bus.log_keys().signer.verifier
             await self._witness()
             self.db = await asyncpg.connect(plant.dsn)
             self._stack.callback(self.db.terminate)
-            self._producer = await producer(plant.kafka, "load")
+            self._producer = await producer(plant.administrator, "load")
             self._stack.push_async_callback(stop, self._producer)
             self._signer = plant.bus.signer("gateway")
             for work in (self._load, self._read, self._poll):
@@ -194,7 +194,7 @@ class Trial:
 
     async def _read(self) -> None:
         """The topic, for the second implementation."""
-        reader = await consumer(self.plant.kafka, "second", max_poll_records=5_000)
+        reader = await consumer(self.plant.administrator, "second", max_poll_records=5_000)
         try:
             reader.assign([AUDIT])
             await reader.seek_to_beginning(AUDIT)
@@ -221,7 +221,7 @@ class Trial:
         (port,) = free_ports(1)
         witness, store = open_witness(self.plant.folder, f"{bus.origin}/witness/test", [self._key])
         self._stack.enter_context(closing(store))
-        serving = asyncio.create_task(serve((create_app(witness, store), port), work=_for_ever()))
+        serving = asyncio.create_task(serve(Served(create_app(witness, store), port), work=_for_ever()))
         self._stack.push_async_callback(stop_task, serving)
         policy = f"witness w {witness.verifier.vkey} http://127.0.0.1:{port}\nquorum w\n"
         (bus.folder / "log" / "policy").write_text(policy, "utf-8")

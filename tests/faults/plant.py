@@ -25,6 +25,7 @@ from deploy import bootstrap
 from deploy.demo.agreeing import agree
 from deploy.stack import kafka, postgres
 from deploy.stack.child import Child, free_ports, start
+from deploy.stack.tls import TransportAuthority, administrator
 from schemas.errors import DeptbusError
 
 READY_SECONDS = 90.0
@@ -43,17 +44,21 @@ class Plant:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.children: dict[str, Child] = {}
-        ports = free_ports(6)
-        self.kafka_port, self.controller_port, self.postgres_port, self.gateway_port, *self.metrics_ports = ports
-        self.kafka = f"127.0.0.1:{self.kafka_port}"
-        self.gateway = f"http://127.0.0.1:{self.gateway_port}"
+        ports = free_ports(7)
+        self.node = kafka.Node(1, *ports[:3])
+        self.postgres_port, self.gateway_port, *self.metrics_ports = ports[3:]
+        self.kafka = f"127.0.0.1:{self.node.client}"
+        self.tls = TransportAuthority(folder / "bus" / "tls")
+        self.administrator = administrator(self.tls, f"127.0.0.1:{self.node.internal}")
+        self.certificate = self.tls.server("gateway")
+        self.gateway = f"https://127.0.0.1:{self.gateway_port}"
         self.dsn = ""
 
     async def up(self) -> None:
         """Everything, and the two departments with their agreement."""
         await self.start("kafka")
         await self.start("postgres")
-        self.bus = await bootstrap.prepare(self.folder / "bus", self.kafka, self.dsn)
+        self.bus = await bootstrap.prepare(self.folder / "bus", self.administrator, self.dsn)
         self.provider = await self.join(*PROVIDER, issues=[(ITEM, "")], receives=[])
         self.consumer = await self.join(*CONSUMER, issues=[], receives=[ITEM])
         await self.start("recorder")
@@ -83,7 +88,7 @@ class Plant:
         return await bootstrap.add_org(
             self.bus,
             self.folder / "orgs" / name,
-            self.kafka,
+            self.administrator,
             self.dsn,
             name=name,
             uscc=uscc,
@@ -98,9 +103,7 @@ class Plant:
         match name:
             case "kafka":
                 files = await asyncio.to_thread(kafka.resolve)
-                properties = await asyncio.to_thread(
-                    kafka.prepare, files, self.folder / "kafka", self.kafka_port, self.controller_port
-                )
+                properties = await asyncio.to_thread(kafka.prepare, files, self.folder / "kafka", self.node, self.tls)
                 self.children[name] = kafka.run(files, properties, logs)
                 await _until(self._kafka_answers)
             case "postgres":
@@ -130,7 +133,8 @@ class Plant:
         """Of `deploy.process` for the gateway or the recorder."""
         return [
             *(name, "--bus", self.folder / "bus", "--kafka", self.kafka, "--postgres-file", self.folder / "dsn"),
-            *("--port", str(self.gateway_port), "--metrics-port", self.metrics(name).rpartition(":")[2]),
+            *("--port", str(self.gateway_port), "--tls", self.certificate),
+            *("--metrics-port", self.metrics(name).rpartition(":")[2]),
         ]
 
     def metrics(self, name: str) -> str:
@@ -156,9 +160,9 @@ class Plant:
                 child.process.wait(10)
 
     async def _kafka_answers(self) -> None:
-        with socket.create_connection(("127.0.0.1", self.kafka_port), 5):
+        with socket.create_connection(("127.0.0.1", self.node.internal), 5):
             pass  # first a plain look: aiokafka logs every refusal
-        client = await producer(self.kafka, "plant")
+        client = await producer(self.administrator, "plant")
         await client.stop()
 
     async def _postgres_answers(self) -> None:

@@ -54,15 +54,17 @@ async def two_gateways(plant: Plant, dsn_file: Path | None = None) -> AsyncItera
     arguments: list[str | Path] = [
         *(sys.executable, "-m", "deploy.process", "gateway", "--bus", plant.folder / "bus", "--kafka", plant.kafka),
         *("--postgres-file", dsn_file or plant.folder / "dsn", "--port", str(port), "--metrics-port", str(metrics)),
+        *("--tls", plant.certificate),
     ]
     child = start("gateway", arguments, plant.folder / "logs" / "gateway-second.log")
     try:
         await _until(lambda: _ready(f"http://127.0.0.1:{metrics}/readyz"))
         place = Place(
             bus=plant.bus,
-            kafka=plant.kafka,
+            kafka=plant.administrator,
+            servers=plant.kafka,
             dsn=plant.dsn,
-            gateways=(plant.gateway, f"http://127.0.0.1:{port}"),
+            gateways=(plant.gateway, f"https://127.0.0.1:{port}"),
             metrics=(f"{plant.metrics('gateway')}/metrics", f"http://127.0.0.1:{metrics}/metrics"),
             logs=(),
             folder=plant.folder,

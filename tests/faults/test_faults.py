@@ -135,7 +135,7 @@ class TestPairs:
     @pytest.mark.parametrize("persisted", [False, True], ids=["failed", "failed-but-persisted"])
     @pytest.mark.asyncio(loop_scope="module")
     async def test_outbox(self, plant: Plant, tmp_path: Path, persisted: bool) -> None:
-        starts = await _ends(plant.kafka, TOPIC)
+        starts = await _ends(plant.administrator, TOPIC)
         drafts = [_draft(number) for number in range(8_000_000 + persisted * 10, 8_000_003 + persisted * 10)]
         with Outbox(tmp_path / "outbox.sqlite") as outbox:
             async with Publisher(plant.provider, plant.kafka, Catalogue.load(), outbox=outbox) as sdk:
@@ -148,7 +148,7 @@ class TestPairs:
                 assert [one.leaf_hash for one in outbox.pending()] == [one.leaf_hash for one in sealed]
             async with Publisher(plant.provider, plant.kafka, Catalogue.load(), outbox=outbox):
                 assert outbox.pending() == []  # sent again when it connected
-        leaves, twice = await _on_topic(plant.kafka, starts)
+        leaves, twice = await _on_topic(plant.administrator, starts)
         assert leaves == {one.leaf_hash for one in sealed}
         assert twice == 0
 

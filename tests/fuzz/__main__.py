@@ -62,7 +62,8 @@ async def _run(folder: Path, seconds: int, seed: int) -> Run:
         await plant.up()
         place = Place(
             bus=plant.bus,
-            kafka=plant.kafka,
+            kafka=plant.administrator,
+            servers=plant.kafka,
             dsn=plant.dsn,
             gateways=(plant.gateway,),
             metrics=(),
@@ -71,7 +72,7 @@ async def _run(folder: Path, seconds: int, seed: int) -> Run:
         )
         async with World(place) as world:
             known = await make(world)
-            return await fuzz(plant.gateway, known, folder, seed=seed, options=[f"--max-time={seconds}"])
+            return await fuzz(plant.gateway, plant.tls.file, known, folder, seed=seed, options=[f"--max-time={seconds}"])
     finally:
         plant.down()
 

@@ -30,13 +30,14 @@ class Run:
     answered: dict[str, dict[str, int]]
 
 
-async def fuzz(gateway: str, known: Known, folder: Path, *, seed: int, options: list[str]) -> Run:
+async def fuzz(gateway: str, tls_authority: Path, known: Known, folder: Path, *, seed: int, options: list[str]) -> Run:
     """Runs to its end. `options` bound it (`--max-examples`, `--max-time`)."""
     file, report, answered = folder / "known.json", folder / "report.json", folder / "answered.json"
     known.save(file)
     environment = os.environ | {"DEPTBUS_FUZZ": str(file), "SCHEMATHESIS_HOOKS": "tests.fuzz.hooks"}
     arguments = [
         *("--config-file", str(CONFIG), "run", gateway + PATH, "--checks", "all", "--seed", str(seed)),
+        *("--tls-verify", str(tls_authority)),
         *("--report-json-path", str(report), "--generation-database", "none", "--no-color", *options),
     ]
     process = await asyncio.create_subprocess_exec(

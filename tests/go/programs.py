@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,9 +40,10 @@ class Witness(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """Where they are."""
+    """Where they are, and who certifies the servers that they speak to."""
 
     folder: Path
+    tls_authority: Path | None = None
 
     @classmethod
     def build(cls, go: str, folder: Path) -> Programs:
@@ -92,7 +94,10 @@ class Programs:
 
     def _run(self, program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         command = [self.folder / program, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
+        environment = os.environ | ({"SSL_CERT_FILE": str(self.tls_authority)} if self.tls_authority else {})
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=RUN_SECONDS, check=False, env=environment
+        )
 
 
 def batch_proof(record: Record, trust: Trust, bus: str, at: datetime) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,7 +29,8 @@ READINGS = 3  # so that the log has a full bundle and a partial one
 async def world(home: Home, stack: Stack, tmp_path: Path) -> AsyncIterator[World]:
     place = Place(
         bus=home.load_bus(),
-        kafka=stack.kafka,
+        kafka=stack.administrator,
+        servers=stack.kafka,
         dsn=stack.postgres,
         gateways=tuple(stack.gateways),
         metrics=tuple(stack.metrics.values()),
@@ -47,6 +49,7 @@ async def test_the_log(programs: Programs, world: World, home: Home, tmp_path: P
     folder, before, proof = tmp_path / "export", tmp_path / "before", tmp_path / "entry.tlog-proof"
     for name, there in (("stack.json", home.stack_file), ("bus", home.bus)):
         (tmp_path / name).symlink_to(there)  # with the world's departments a home, as commands find it
+    programs = replace(programs, tls_authority=world.place.bus.folder / "tls" / "ca.pem")
     auditor = await world.join(auditor=True)
     export(tmp_path, auditor, folder)
     before.write_bytes((folder / "checkpoint").read_bytes())

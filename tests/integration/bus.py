@@ -39,6 +39,7 @@ from bus.supervision import Rules
 from bus.terms import Word
 from bus.tlog.note import NoteSigner
 from bus.tlog.policy import Policy
+from bus.transport import Cluster, client_context
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
 from deploy import bootstrap
@@ -47,7 +48,7 @@ from schemas.catalogue import Catalogue
 from schemas.errors import Code
 from schemas.operations import Operation
 from tests.faults.firms import BASE, credit_code, firm
-from tests.integration.described import described
+from tests.integration.described import Described, described
 
 T = TypeVar("T")
 
@@ -66,7 +67,8 @@ class Place:
     """Where a bus is: nothing here belongs to one event loop."""
 
     bus: Bus
-    kafka: str
+    kafka: Cluster  # as its administrator
+    servers: str
     dsn: str
     gateways: tuple[str, ...]
     metrics: tuple[str, ...]
@@ -92,7 +94,7 @@ class World:
         self.trust = Trust(place.bus.authority.signer.der)
         self.trust.add_certificate(place.bus.signer("gateway").der)
         self.db: asyncpg.Connection
-        self.http = httpx.AsyncClient(trust_env=False, timeout=60)
+        self.http = httpx.AsyncClient(trust_env=False, timeout=60, verify=client_context(place.bus.tls_authority))
 
     async def __aenter__(self) -> Self:
         self.db = await db.connect(self.place.dsn)
@@ -212,18 +214,22 @@ class World:
     async def withdraw(self, parties: Parties, consent: Mapping[str, Any], gateway: int = 0) -> None:
         await self.act(parties.provider, "consents", consent, "WITHDRAW", gateway=gateway)
 
+    def described(self, gateway: int = 0) -> Described:
+        """What a gateway says of itself."""
+        return described(self.place.gateways[gateway], self.place.bus.tls_authority)
+
     async def post(self, identity: Identity, path: str, body: Any, gateway: int = 0) -> Any:
         """The answer to a JSON request, which is as the gateway describes it."""
         async with GatewayClient(identity, [self.place.gateways[gateway]]) as client:
             answer = await client.post_json(path, body)
-        described(self.place.gateways[gateway]).check("post", path, 200, answer)
+        self.described(gateway).check("post", path, 200, answer)
         return answer
 
     # Publishing
 
     async def publish(self, identity: Identity, *drafts: Draft) -> list[Sealed]:
         """Published and judged by the recorder."""
-        async with Publisher(identity, self.place.kafka, self.catalogue) as publisher:
+        async with Publisher(identity, self.place.servers, self.catalogue) as publisher:
             sealed = await publisher.publish(drafts)
         await self.judged(sealed)
         return sealed
@@ -312,7 +318,7 @@ class World:
         """A JSON request, whatever is answered."""
         url = self.place.gateways[gateway]
         answer = await self.send(identity, json.dumps(body).encode(), gateway=url, path=path)
-        described(url).check("post", path, answer.status_code, answer.json())
+        self.described(gateway).check("post", path, answer.status_code, answer.json())
         return answer
 
     async def ask(
@@ -352,7 +358,7 @@ class World:
         )
         return Subscriber(
             identity,
-            self.place.kafka,
+            self.place.servers,
             self.place.gateways,
             self.catalogue,
             group=group,

@@ -32,7 +32,7 @@ def place(home: Home, stack: Stack, tmp_path_factory: pytest.TempPathFactory) ->
     arguments: list[str | Path] = [
         *(sys.executable, "-m", "deploy.process", "gateway", "--bus", home.bus, "--kafka", stack.kafka),
         *("--postgres-file", dsn_file, "--port", str(port), "--metrics-port", str(metrics)),
-        *("--base-url", BASE_URL),
+        *("--base-url", BASE_URL, "--tls", home.bus / "tls" / "gateway.pem"),
     ]
     with log.open("wb") as output:
         child = subprocess.Popen(list(map(str, arguments)), stdout=output, stderr=output)
@@ -40,9 +40,10 @@ def place(home: Home, stack: Stack, tmp_path_factory: pytest.TempPathFactory) ->
         asyncio.run(_until(lambda: _ready(f"http://127.0.0.1:{metrics}/readyz")))
         yield Place(
             bus=home.load_bus(),
-            kafka=stack.kafka,
+            kafka=stack.administrator,
+            servers=stack.kafka,
             dsn=stack.postgres,
-            gateways=(*stack.gateways, f"http://127.0.0.1:{port}"),
+            gateways=(*stack.gateways, f"https://127.0.0.1:{port}"),
             metrics=(*stack.metrics.values(), f"http://127.0.0.1:{metrics}/metrics"),
             logs=(*map(Path, stack.logs.values()), log),
             folder=folder,
@@ -77,7 +78,8 @@ async def killable(plant: Plant) -> AsyncIterator[World]:
     """A world on the plant."""
     place = Place(
         bus=plant.bus,
-        kafka=plant.kafka,
+        kafka=plant.administrator,
+        servers=plant.kafka,
         dsn=plant.dsn,
         gateways=(plant.gateway,),
         metrics=(),

@@ -9,6 +9,7 @@ import httpx
 import jsonschema_rs
 
 from bus.gateway.openapi import PATH
+from bus.transport import client_context
 
 
 class Described:
@@ -30,7 +31,7 @@ class Described:
 
 
 @cache
-def described(gateway: str) -> Described:
+def described(gateway: str, tls_authority: str) -> Described:
     """What the gateway at this address says; asked once."""
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, verify=client_context(tls_authority)) as client:
         return Described(client.get(gateway + PATH).raise_for_status().json())

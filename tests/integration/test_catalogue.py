@@ -58,7 +58,7 @@ def seal(region: str = REGION) -> Draft:
 async def published(world: World, identity: Identity, *drafts: Draft) -> list[str]:
     """What the SDK says of each, and how the recorder rules what is sealed without asking it."""
     said: list[str] = []
-    async with Publisher(identity, world.place.kafka, world.catalogue) as publisher:
+    async with Publisher(identity, world.place.servers, world.catalogue) as publisher:
         for one in drafts:
             try:
                 await publisher.seal([one])
@@ -92,7 +92,7 @@ async def test_an_item_lives_in_the_catalogue(world: World, tmp_path: Path) -> N
     await world.act(operator, "catalogue", first, "RETIRE", reason="now with another item")
     assert await published(world, police, seal()) == [Code.ITEM_RETIRED, Code.ITEM_RETIRED]
     with Outbox(tmp_path / "outbox.sqlite") as outbox:
-        async with Publisher(police, world.place.kafka, world.catalogue, outbox=outbox) as publisher:
+        async with Publisher(police, world.place.servers, world.catalogue, outbox=outbox) as publisher:
             with pytest.raises(Refused):
                 await publisher.publish([seal()])
         assert outbox.pending() == []

@@ -19,7 +19,6 @@ from schemas.errors import Code, Unavailable
 from schemas.operations import Operation
 from tests.integration.bus import DUTY, LICENCE, PURPOSE, REGION, Parties, World, draft, fresh_firm
 from tests.integration.conftest import BASE_URL
-from tests.integration.described import described
 
 Json = dict[str, Any]
 
@@ -50,7 +49,7 @@ async def send(world: World, who: Identity, endpoint: str, body: Any, **headers:
         url + path, content=data, headers={"Content-Type": "application/json", **signed, **headers}
     )
     if answer.status_code == 200:
-        described(url).check("post", path, 200, answer.json())
+        world.described(GATEWAY).check("post", path, 200, answer.json())
     return answer
 
 
@@ -347,7 +346,7 @@ async def test_requests_are_signed_bounded_and_of_now(world: World, parties: Par
 
     path = "/.well-known/authzen-configuration"
     said = (await world.http.get(world.place.gateways[GATEWAY] + path)).json()
-    described(world.place.gateways[GATEWAY]).check("get", path, 200, said)
+    world.described(GATEWAY).check("get", path, 200, said)
     assert said["policy_decision_point"] == BASE_URL
     assert said["access_evaluation_endpoint"] == f"{BASE_URL}/access/v1/evaluation"
 
@@ -369,7 +368,7 @@ async def test_without_engines_nothing_is_answered_and_what_can_be_is_logged(
         origin=place.bus.origin,
         authority=place.bus.authority.signer.der,
         catalogue=world.catalogue,
-        bootstrap=place.kafka,
+        cluster=place.kafka,
         dsn=place.dsn,
     ) as gateway:
         url = "http://gateway/access/v1/evaluation"

@@ -62,7 +62,7 @@ async def test_a_cancelled_publisher_leaves_nothing(world: World) -> None:
     identity = await world.join(issues=[(LICENCE, "")])
 
     async def publish() -> None:
-        async with Publisher(identity, world.place.kafka, world.catalogue) as publisher:
+        async with Publisher(identity, world.place.servers, world.catalogue) as publisher:
             while True:
                 await publisher.publish([draft(fresh_firm()) for _ in range(20)])
 
@@ -93,7 +93,7 @@ async def test_a_cancelled_gateway_leaves_nothing(world: World) -> None:
             origin=place.bus.origin,
             authority=place.bus.authority.signer.der,
             catalogue=world.catalogue,
-            bootstrap=place.kafka,
+            cluster=place.kafka,
             dsn=place.dsn,
         ) as gateway:
             await gateway.run()

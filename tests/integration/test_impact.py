@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bus import audit, envelope, topics
+from bus import audit, db, envelope, topics
 from bus.identity import Identity
 from bus.notices import Notice, Notices
 from bus.outbox import Sealed
@@ -35,7 +35,7 @@ async def told(world: World, identity: Identity) -> list[Notice]:
     async def keep(batch: Sequence[Notice]) -> None:
         found.extend(batch)
 
-    await Notices(identity, world.place.kafka).drain(keep)
+    await Notices(identity, world.place.servers).drain(keep)
     return found
 
 
@@ -160,7 +160,7 @@ async def test_a_correction_is_told_to_whom_it_concerns_and_a_change_to_nobody(
         handed.extend(batch)
 
     group = f"notices-{parties.consumer.uscc}"
-    reading = asyncio.create_task(Notices(parties.consumer, world.place.kafka, group=group).run(keep))
+    reading = asyncio.create_task(Notices(parties.consumer, world.place.servers, group=group).run(keep))
     (sealed,), (values,) = await world.firms(parties.provider)
     await world.keys(parties.consumer, [sealed])
     (changed,) = await world.publish(parties.provider, end(values, 2, Operation.CHANGED))
@@ -185,7 +185,7 @@ async def test_a_correction_is_told_to_whom_it_concerns_and_a_change_to_nobody(
     await world.publish(parties.provider, end(values, 5))
     (later,) = await soon(world, other)
     assert (later.operation, later.opened) == (Operation.REVOKED, (changed.leaf_hash,))
-    await Notices(parties.consumer, world.place.kafka, group=group).drain(keep)
+    await Notices(parties.consumer, world.place.servers, group=group).drain(keep)
     assert [one.operation for one in handed] == [Operation.CORRECTED, Operation.REVOKED]
 
     where = Home(world.place.folder)
@@ -249,8 +249,10 @@ async def test_a_recorder_that_is_killed_in_between_tells_everybody_once_it_is_b
     child = await derive(killable, registrar, sealed)
     due = "SELECT count(*) FROM impact WHERE pending"
 
+    watching = await db.connect(killable.place.dsn)  # the world's own connection is busy publishing
+
     async def pending() -> bool:
-        return bool(await killable.db.fetchval(due))
+        return bool(await watching.fetchval(due))
 
     async def done() -> bool:
         return not await pending()
@@ -279,3 +281,4 @@ async def test_a_recorder_that_is_killed_in_between_tells_everybody_once_it_is_b
     await killable.until(done)
     assert len(await killable.logged("Impact")) == 2
     assert len(await killable.on_topic(audit.TOPIC)) >= 2
+    await watching.close()

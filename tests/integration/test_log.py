@@ -29,6 +29,7 @@ from bus.recorder.log import AUDIT
 from bus.recorder.service import Recorder
 from bus.tlog.tiles import encode_bundle, split_bundle, starts
 from bus.topics import apply_catalogue
+from bus.transport import Cluster
 from bus.trust import Trust
 from bus.trustfeed import stop_task
 from deploy import bootstrap
@@ -36,6 +37,7 @@ from deploy.bootstrap import Bus
 from deploy.home import Stack
 from deploy.stack import kafka
 from deploy.stack.child import Child, free_ports
+from deploy.stack.tls import TransportAuthority, administrator
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, DeptbusError
 from tests.faults.firms import credit_code
@@ -53,7 +55,7 @@ class Site:
     """A Kafka of the test's own, a bus's keys, and databases beside each other in the session's PostgreSQL."""
 
     folder: Path
-    kafka: str
+    kafka: Cluster
     postgres: str
     bus: Bus
 
@@ -204,12 +206,12 @@ class Log:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     folder = tmp_path_factory.mktemp("log")
-    port, controller = free_ports(2)
+    node, tls = kafka.Node(1, *free_ports(3)), TransportAuthority(folder / "bus" / "tls")
     files = await asyncio.to_thread(kafka.resolve)
-    properties = await asyncio.to_thread(kafka.prepare, files, folder / "kafka", port, controller)
+    properties = await asyncio.to_thread(kafka.prepare, files, folder / "kafka", node, tls)
     child: Child = kafka.run(files, properties, folder)
     name = f"log_{secrets.token_hex(6)}"
-    where = f"127.0.0.1:{port}"
+    where = administrator(tls, f"127.0.0.1:{node.internal}")
     try:
         await _until(lambda: _kafka_answers(where))
         made = Site(folder, where, stack.postgres, await _prepare(folder, where, stack.postgres, name))
@@ -220,11 +222,11 @@ async def site(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
         kill(child)
 
 
-async def _kafka_answers(where: str) -> None:
+async def _kafka_answers(where: Cluster) -> None:
     await (await producer(where, "test")).stop()
 
 
-async def _prepare(folder: Path, kafka_: str, postgres: str, name: str) -> Bus:
+async def _prepare(folder: Path, kafka_: Cluster, postgres: str, name: str) -> Bus:
     connection = await db.connect(postgres)
     try:
         await connection.execute(f'CREATE DATABASE "{name}"')
@@ -534,7 +536,7 @@ async def _created(site: Site) -> bool:
 
 
 async def _admin(site: Site, work: Callable[[AIOKafkaAdminClient], Awaitable[Any]]) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=site.kafka)
+    admin = AIOKafkaAdminClient(**site.kafka.options())
     await admin.start()
     try:
         await work(admin)

@@ -32,7 +32,7 @@ async def test_a_session_ends_before_its_leaves_do(world: World, monkeypatch: py
     """A batch that no longer fits begins a new session; every record is admitted and opens."""
     monkeypatch.setattr(sealing, "MAX_LEAVES", 4)
     parties = await world.parties()
-    async with Publisher(parties.provider, world.place.kafka, world.catalogue) as publisher:
+    async with Publisher(parties.provider, world.place.servers, world.catalogue) as publisher:
         sealed = [one for size in (3, 1, 2, 3) for one in await publisher.publish(fresh(size))]
     await world.judged(sealed)
     places = [(c.session, c.leaf) for c in (envelope.parse(s.value).claims for s in sealed)]
@@ -76,7 +76,7 @@ async def test_a_value_that_breaks_the_catalogue_sends_nothing_and_is_not_repeat
         "region": "999999",
         "name": "\ud800SECRET",
     }
-    async with Publisher(identity, world.place.kafka, world.catalogue) as publisher:
+    async with Publisher(identity, world.place.servers, world.catalogue) as publisher:
         key = publisher.reference(LICENCE, good)
         (before,) = await publisher.seal([draft(fresh_firm())])
         for field, value in cases.items():
@@ -103,7 +103,7 @@ async def test_a_crash_between_stage_and_acknowledgement_sends_the_same_bytes(
         raise KafkaError("lost")
 
     with Outbox(tmp_path / "outbox.sqlite") as outbox:
-        async with Publisher(parties.provider, world.place.kafka, world.catalogue, outbox=outbox) as publisher:
+        async with Publisher(parties.provider, world.place.servers, world.catalogue, outbox=outbox) as publisher:
             await publisher.seal(fresh(1))  # the session is on its topic
             with monkeypatch.context() as fault:
                 if arrived:
@@ -115,7 +115,7 @@ async def test_a_crash_between_stage_and_acknowledgement_sends_the_same_bytes(
     with Outbox(tmp_path / "outbox.sqlite") as outbox:
         (staged,) = outbox.pending()
         assert len(await world.on_topic(TOPIC, staged.key)) == int(arrived)
-        async with Publisher(parties.provider, world.place.kafka, world.catalogue, outbox=outbox) as publisher:
+        async with Publisher(parties.provider, world.place.servers, world.catalogue, outbox=outbox) as publisher:
             state = outbox.licence(publisher.reference(LICENCE, values))
         assert outbox.pending() == []
     assert state is not None

@@ -165,7 +165,7 @@ async def test_what_changes_between_decision_and_grant_voids_it(
         origin=place.bus.origin,
         authority=place.bus.authority.signer.der,
         catalogue=world.catalogue,
-        bootstrap=place.kafka,
+        cluster=place.kafka,
         dsn=place.dsn,
     ) as gateway:
         append = gateway.releases.append

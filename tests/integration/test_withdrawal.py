@@ -40,7 +40,7 @@ async def test_what_cannot_be_looked_at_again_is_voided(world: World, monkeypatc
             origin=place.bus.origin,
             authority=place.bus.authority.signer.der,
             catalogue=world.catalogue,
-            bootstrap=place.kafka,
+            cluster=place.kafka,
             dsn=f"{host}:{line.port}/{database}",
         ) as gateway,
     ):
