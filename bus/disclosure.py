@@ -46,7 +46,7 @@ class Disclosure:
 def disclose(
     record: Record, schema: ItemSchema, shown: Sequence[tuple[str, bytes, bytes]], certificates: Sequence[bytes]
 ) -> bytes:
-    """A disclosure of sections `(name, salt, padded plaintext)`. `certificates` holds the issuer's (DER)."""
+    """A disclosure of sections `(name, salt, padded plaintext)`. `certificates` are `Trust.chain`'s."""
     return _CODEC.encode(
         {
             "claims": record.claims_bytes,

@@ -104,10 +104,11 @@ def register(app: typer.Typer) -> None:
             opened = await lookup.open_one(client, trust, Catalogue.load(), value, wanted)
             _refuse_unopened(section, opened)
             signer = opened.record.proof.signer
-            issuer = trust.certificate(signer, Role.RECORD, envelope.made_at(opened.claims), opened.claims.issuer)
+            trust.certificate(signer, Role.RECORD, envelope.made_at(opened.claims), opened.claims.issuer)
+            certificates = trust.chain(signer)
         shown = [(name, opened.salts[name], opened.plains[name]) for name in section]
         schema = schema_of(Catalogue.load(), opened.record)
-        made = disclosure.disclose(opened.record, schema, shown, [issuer.der])
+        made = disclosure.disclose(opened.record, schema, shown, certificates)
         _write(made, {"record": opened.leaf_hash.hex(), "sections": section}, as_json=json)
 
     @command(record)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus import hpke, trust
+from bus import hpke, pki, trust
 from bus.pki import CertificateAuthority, Role, Signer
 from bus.trust import Trust, certificate_value, kem_key_value, revocation_value
-from schemas.errors import Code, DeptbusError, Malformed, Refused
+from schemas.errors import Code, DeptbusError, Malformed, Misuse, Refused
 
 GATEWAY_OWNER, DEPARTMENT, OTHER = "11330411MB2A00011E", "1132080001400001X7", "11430000006122244L"
 HOUR = timedelta(hours=1)
@@ -279,10 +285,12 @@ def test_a_revocation_may_come_before_the_certificate(world: World) -> None:
 
 @pytest.mark.parametrize("role", list(Role))
 def test_only_the_authority_revokes(world: World, role: Role) -> None:
-    """Not even the owner of the certificate."""
+    """Not even the owner of the certificate, and nobody in the CA's name."""
     signer = world.signer(Role.RECORD)
     value = revocation_value(signer.id, world.now - HOUR, None, world.signer(role))
-    assert world.code(value) is Code.SIGNATURE_INVALID
+    assert world.code(value) is Code.CERTIFICATE_ROLE
+    body = trust.BUS_CERTIFICATE.decode(value)["body"][1] | {"signer": world.ca.signer.id}
+    assert world.code(trust.BUS_CERTIFICATE.encode({"body": ("deptbus.v1.Revocation", body)})) is Code.SIGNATURE_INVALID
     assert world.trust.key(signer.id, Role.RECORD, world.now) is not None
 
 
@@ -334,6 +342,172 @@ def test_nothing_is_sealed_to_keys_of_a_revoked_gateway(world: World, late: bool
     assert world.code(world.kem(not_before=world.now, not_after=world.now + HOUR)) is Code.CERTIFICATE_REVOKED
 
 
+# Departments' own CAs (the chains themselves: tests/vectors/certificate)
+
+
+def own_ca(world: World, folder: Path, uscc: str = DEPARTMENT) -> CertificateAuthority:
+    """A department's CA: its key made in its folder, certified by the bus CA."""
+    asked = pki.parse_request(pki.request(folder, "ca", name=uscc, uscc=uscc, role=None))
+    pki.install(folder, "ca", world.ca.certify(asked))
+    return CertificateAuthority(folder)
+
+
+def test_the_order_of_values_says_nothing(world: World, tmp_path: Path) -> None:
+    """A CA, its key, the KemKey that this signs, the revocation that the CA signs: whatever comes first waits."""
+    ca = own_ca(world, tmp_path)
+    signer = ca.issue(Role.DEPARTMENT, DEPARTMENT, DEPARTMENT)
+    values = [
+        certificate_value(ca.signer.der),
+        certificate_value(signer.der),
+        world.kem(owner=DEPARTMENT, role="CONSUMER", signer=signer, not_before=world.now - HOUR),
+        revocation_value(signer.id, world.now, world.now - SECOND, ca.signer),
+    ]
+    for order in permutations(values):
+        known = Trust(world.ca.signer.der)
+        for value in order:
+            with suppress(Refused):
+                known.add(value)
+        assert known.kem_key(KEY) is not None
+        assert known.certificate(signer.id, Role.DEPARTMENT, world.now - SECOND).issuer == ca.signer.id
+        with pytest.raises(Refused) as refused:
+            known.certificate(signer.id, Role.DEPARTMENT, world.now)
+        assert refused.value.code is Code.CERTIFICATE_REVOKED
+
+
+def test_what_waits_is_bounded(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may write can fill it; what is there already counts on."""
+    monkeypatch.setattr(trust, "MAX_WAITING", 2)
+    ca = own_ca(world, tmp_path)
+    signers = [ca.issue(Role.RECORD, DEPARTMENT, DEPARTMENT) for _ in range(3)]
+    for signer in (*signers, *signers):
+        assert world.code(certificate_value(signer.der)) is Code.CERTIFICATE_UNKNOWN
+    world.trust.add(certificate_value(ca.signer.der))
+    assert [world.trust.certified(one.private_key.public_key()) for one in signers] == [True, True, False]
+
+
+def test_what_came_after_the_compromise_is_in_doubt(world: World, tmp_path: Path) -> None:
+    """Of a key, and of everything below a CA; the earliest that somebody who may said. What was before stays good."""
+    ca = own_ca(world, tmp_path)
+    signer, other = (ca.issue(Role.RECORD, DEPARTMENT, DEPARTMENT) for _ in range(2))
+    for one in (ca.signer, signer, other):
+        world.trust.add(certificate_value(one.der))
+    assert not world.trust.doubted(signer.id, world.now)
+    world.trust.add(revocation_value(signer.id, world.now, None, ca.signer))
+    assert not world.trust.doubted(signer.id, world.now)  # it was given up, not stolen
+    world.trust.add(revocation_value(signer.id, world.now, world.now - HOUR, ca.signer))
+    stranger = own_ca(world, tmp_path / "other", OTHER).signer
+    world.trust.add(certificate_value(stranger.der))
+    world.trust.add(revocation_value(signer.id, world.now - HOUR, world.now - 3 * HOUR, stranger))
+    assert [world.trust.doubted(signer.id, at) for at in (world.now - HOUR - SECOND, world.now - HOUR)] == [False, True]
+    assert not world.trust.doubted(other.id, world.now)
+    world.revoke(ca.signer, world.now, world.now - 2 * HOUR)
+    for one in (signer, other):
+        assert world.trust.doubted(one.id, world.now - 2 * HOUR)
+        assert not world.trust.doubted(one.id, world.now - 2 * HOUR - SECOND)
+        assert world.trust.certificate(one.id, Role.RECORD, world.now - SECOND).uscc == DEPARTMENT
+        with pytest.raises(Refused) as refused:
+            world.trust.certificate(one.id, Role.RECORD, world.now)
+        assert refused.value.code is Code.CERTIFICATE_REVOKED
+
+
+def test_the_bus_cas_word_on_a_key_comes_first(world: World, tmp_path: Path) -> None:
+    """A department's CA certifies a key of another's, which is public: written first, it puts nothing out of force."""
+    victim = world.ca.issue(Role.RECORD, OTHER, OTHER)
+    thief = own_ca(world, tmp_path)
+    key = victim.private_key.public_key()
+    taken = thief.certify(pki.Request(key=key, uscc=DEPARTMENT, name=DEPARTMENT, role=Role.RECORD))
+    world.trust.add(certificate_value(thief.signer.der))
+    world.trust.add(certificate_value(taken))
+    world.trust.add(certificate_value(victim.der))
+    assert world.trust.certificate(victim.id, Role.RECORD, world.now).uscc == OTHER
+    with pytest.raises(Refused) as refused:
+        world.trust.certificate(sha256(taken).digest(), Role.RECORD, world.now)
+    assert refused.value.code is Code.CERTIFICATE_UNKNOWN
+    assert world.code(certificate_value(taken)) is Code.CERTIFICATE_INVALID
+
+
+def test_a_cas_revocations_are_not_without_number(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A department fills its own share only."""
+    monkeypatch.setattr(trust, "MAX_REVOCATIONS", 2)
+    ca = own_ca(world, tmp_path)
+    world.trust.add(certificate_value(ca.signer.der))
+    for number in range(2):
+        world.trust.add(revocation_value(bytes([number]) * 32, world.now, None, ca.signer))
+    assert world.code(revocation_value(bytes([9]) * 32, world.now, None, ca.signer)) is Code.CERTIFICATE_INVALID
+    world.trust.add(revocation_value(bytes(32), world.now - HOUR, None, ca.signer))  # an earlier one of the same
+    world.trust.add(revocation_value(bytes([9]) * 32, world.now, None, world.ca.signer))
+
+
+# Making and renewing them
+
+
+@pytest.mark.parametrize(
+    ("uscc", "role", "code"),
+    [
+        (OTHER, Role.RECORD, Code.CERTIFICATE_OWNER),
+        (DEPARTMENT, Role.GATEWAY, Code.CERTIFICATE_ROLE),
+        (DEPARTMENT, Role.RECORDER, Code.CERTIFICATE_ROLE),
+        (DEPARTMENT, Role.TLS, Code.CERTIFICATE_ROLE),
+        (DEPARTMENT, None, Code.CERTIFICATE_INVALID),
+    ],
+)
+def test_a_departments_ca_certifies_what_others_accept(
+    world: World, tmp_path: Path, uscc: str, role: Role | None, code: Code
+) -> None:
+    """Nothing else leaves it, so nobody is surprised later."""
+    ca = own_ca(world, tmp_path)
+    asked = pki.parse_request(pki.request(tmp_path / "asks", "new", name=uscc, uscc=uscc, role=role))
+    with pytest.raises(Refused) as refused:
+        ca.certify(asked)
+    assert refused.value.code is code
+    below = ca.issue(Role.RECORD, DEPARTMENT, DEPARTMENT)
+    assert below.certificate.not_valid_after_utc <= ca.signer.certificate.not_valid_after_utc
+
+
+def test_who_asks_holds_the_key(tmp_path: Path) -> None:
+    """A request is signed by the key that it is about: nobody has another's key certified."""
+    pem = pki.request(tmp_path, "record", name="a", uscc=DEPARTMENT, role=Role.RECORD)
+    asked = pki.parse_request(pem)
+    assert (asked.uscc, asked.name, asked.role) == (DEPARTMENT, "a", Role.RECORD)
+    der = bytearray(x509.load_pem_x509_csr(pem).public_bytes(Encoding.DER))
+    der[-1] ^= 1
+    forged = b"-----BEGIN CERTIFICATE REQUEST-----\n" + b64encode(bytes(der)) + b"\n-----END CERTIFICATE REQUEST-----\n"
+    for bad in (forged, pem[:100], b"", bytes(pki.MAX_REQUEST_BYTES + 1)):
+        with pytest.raises(Malformed) as refused:
+            pki.parse_request(bad)
+        assert refused.value.code is Code.CERTIFICATE_INVALID
+
+
+def test_a_renewed_key_is_taken_up(world: World, tmp_path: Path) -> None:
+    """By whoever holds the signer; the file is whole at any time, and another owner's is refused."""
+    world.ca.issue(Role.RECORD, DEPARTMENT, "a").save(tmp_path, "record")
+    held = Signer.load(tmp_path, "record")
+    old, old_key = held.id, held.private_key.public_key()
+    assert not held.refresh()
+    pem = pki.request(tmp_path, "record", name="a", uscc=DEPARTMENT, role=Role.RECORD)
+    with pytest.raises(Misuse):  # the old certificate is not of the key that waits
+        pki.install(tmp_path, "record", held.der)
+    assert not held.refresh()
+    installed = pki.install(tmp_path, "record", world.ca.certify(pki.parse_request(pem)))
+    assert held.refresh()
+    assert (held.id, held.der) == (installed.id, installed.der)
+    assert held.id != old
+    assert not held.refresh()
+    held.private_key.public_key().verify(held.sign(b"x"), b"x")
+    with pytest.raises(InvalidSignature):
+        old_key.verify(held.sign(b"x"), b"x")
+    assert sorted(one.name for one in tmp_path.glob("record*")) == ["record.key", "record.pem"]
+    assert (tmp_path / "record.key").stat().st_mode & 0o777 == 0o600
+    world.ca.issue(Role.RECORD, OTHER, "b").save(tmp_path, "record")
+    with pytest.raises(Misuse):
+        held.refresh()
+    (tmp_path / "record.key").unlink()
+    assert not held.refresh()
+    assert held.id == installed.id
+
+
 # Whatever anybody writes
 
 
@@ -355,7 +529,7 @@ def test_keys_of_the_topic_tell_values_apart(world: World) -> None:
         signer.id,
         KEY,
         sha256(PUBLIC_2).digest(),
-        b"revocation" + signer.id,
+        b"revocation" + signer.id + sha256(values[3]).digest(),
     ]
 
 

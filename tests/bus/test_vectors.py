@@ -16,6 +16,7 @@ import pytest
 
 from bus import audit, disclosure, envelope, hpke, merkle, messages, pseudonyms, sealing, session, sets
 from bus.opening import decode_section, open_section
+from bus.pki import Role
 from bus.proof import ProofVerifier
 from bus.trust import Trust
 from schemas.errors import Code, DeptbusError, Malformed, Refused
@@ -145,6 +146,21 @@ def check_pseudonym(v: Vector) -> None:
         assert pseudonyms.subject(key, v["kind"], v["id"]).hex() == v["pseudonym"]
 
 
+def check_certificate(v: Vector) -> None:
+    """Whether the signer's key counts for the role and owner at the time."""
+    trust = Trust(_bytes(v["authority"]))
+    for value in map(_bytes, v["certificates"]):
+        try:
+            trust.add(value)
+        except Refused as exc:
+            if exc.code is not Code.CERTIFICATE_UNKNOWN:  # which may come yet
+                raise
+    found = trust.certificate(_bytes(v["signer"]), Role[v["role"]], _time(v["at"]), v["owner"])
+    assert [one.hex() for one in trust.chain(found.id)] == v["chain"]
+    offline = Trust(_bytes(v["authority"]))
+    assert [offline.add_certificate(_bytes(one)).id for one in v["chain"]][-1] == found.id
+
+
 CHECKS: Mapping[str, Callable[[Vector], None]] = {
     "example": check_example,
     "record": check_record,
@@ -158,6 +174,7 @@ CHECKS: Mapping[str, Callable[[Vector], None]] = {
     "set": check_set,
     "ggm": check_ggm,
     "pseudonym": check_pseudonym,
+    "certificate": check_certificate,
 }
 FILES = sorted(path for name in CHECKS for path in (VECTORS / name).glob("*.json"))
 

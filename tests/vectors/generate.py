@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.vectors import entries, example, keys, messages, records, sections, trees
+from tests.vectors import chains, entries, example, keys, messages, records, sections, trees
 
 ROOT = Path(__file__).parent
-MODULES = (example, records, sections, messages, entries, trees, keys)
+MODULES = (example, records, sections, messages, entries, trees, keys, chains)
 
 
 @dataclass(frozen=True, slots=True)

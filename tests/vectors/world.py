@@ -90,15 +90,27 @@ LICENCE = pseudonyms.licence(PSEUDONYM_KEY, [VALUES["uscc"]])
 HOLDER = pseudonyms.subject(PSEUDONYM_KEY, "ORGANISATION", VALUES["uscc"])
 
 
+_CA_USAGE = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 def _name(common: str, uscc: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common), x509.NameAttribute(NameOID.SERIAL_NUMBER, uscc)])
 
 
-def authority(label: str = "ca") -> Signer:
-    """A CA by the name of the bus."""
-    return _certified(
-        label, label, ca=True, common=ORIGIN, uscc=OPERATOR, begin=BEGIN, end=BEGIN + timedelta(days=3650)
-    )
+def authority(label: str = "ca", *, path: int = 0) -> Signer:
+    """A CA by the name of the bus; with a path length of 1 departments' CAs may stand below it."""
+    end = BEGIN + timedelta(days=3650)
+    return _certified(label, label, ca=True, common=ORIGIN, uscc=OPERATOR, begin=BEGIN, end=end, path=path)
 
 
 def signer(
@@ -108,9 +120,19 @@ def signer(
     return _certified(label or f"{role.name} {uscc}", by, role=role, common=uscc, uscc=uscc, begin=begin, end=end)
 
 
+def below(
+    label: str, ca: Signer, *, uscc: str, role: Role | None, begin: datetime = BEGIN, end: datetime = END
+) -> Signer:
+    """A key that any CA certified: for a role, or (None) a CA of path length 0."""
+    name = f"{uscc} {label}"
+    return _certified(
+        label, ca, role=role, common=name, uscc=uscc, begin=begin, end=end, ca=role is None, usage=role is None
+    )
+
+
 def _certified(
     label: str,
-    by: str,
+    by: str | Signer,
     *,
     common: str,
     uscc: str,
@@ -118,19 +140,27 @@ def _certified(
     end: datetime,
     ca: bool = False,
     role: Role | None = None,
+    path: int = 0,
+    usage: bool = False,
 ) -> Signer:
     key = Ed25519PrivateKey.from_private_bytes(fixed(f"key {label}"))
-    issuer = Ed25519PrivateKey.from_private_bytes(fixed(f"key {by}"))
+    issuer, name = (
+        (by.private_key, by.certificate.subject)
+        if isinstance(by, Signer)
+        else (Ed25519PrivateKey.from_private_bytes(fixed(f"key {by}")), _name(ORIGIN, OPERATOR))
+    )
     builder = (
         x509.CertificateBuilder()
         .subject_name(_name(common, uscc))
-        .issuer_name(_name(ORIGIN, OPERATOR))
+        .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(int.from_bytes(fixed(f"serial {label}", 8), "big"))
         .not_valid_before(begin)
         .not_valid_after(end)
-        .add_extension(x509.BasicConstraints(ca=ca, path_length=0 if ca else None), critical=True)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=path if ca else None), critical=True)
     )
+    if usage:
+        builder = builder.add_extension(_CA_USAGE, critical=True)
     if role is not None:
         builder = builder.add_extension(x509.ExtendedKeyUsage([x509.ObjectIdentifier(role.value)]), critical=True)
     return Signer(key, builder.sign(issuer, None).public_bytes(Encoding.DER))
