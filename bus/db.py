@@ -7,12 +7,14 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib import resources
+from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
-from schemas.errors import Code, Malformed, Unavailable
+from schemas.errors import Code, Malformed, Misuse, Unavailable
 
 CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 20.0  # the slowest statement here writes 500 rows; longer means that something is wrong
@@ -45,14 +47,40 @@ async def postgres_errors(doing: str) -> AsyncIterator[None]:
         ) from exc
 
 
+def check_dsn(dsn: str) -> None:
+    """Over a network PostgreSQL is spoken to by TLS, with its name verified. Raises `Misuse` (CONFIG_INVALID)."""
+    try:
+        parts = urlsplit(dsn)
+        asked = parse_qs(parts.query)
+        hosts = [one for name in asked.get("host", []) for one in name.split(",")]
+        hosts += [one.rsplit("@")[-1].rsplit(":", 1)[0].strip("[]") for one in parts.netloc.split(",")]
+        away = [one for one in hosts if one and not one.startswith("/") and not _is_here(one)]
+    except ValueError as exc:
+        raise Misuse(Code.CONFIG_INVALID, "the PostgreSQL DSN cannot be read") from exc
+    if away and asked.get("sslmode") != ["verify-full"]:
+        raise Misuse(
+            Code.CONFIG_INVALID,
+            f"PostgreSQL at {away[0]} is another machine: add sslmode=verify-full (and sslrootcert=FILE) to its DSN",
+        )
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 async def connect(dsn: str) -> asyncpg.Connection:
-    """A connection. The caller closes it."""
+    """A connection. The caller closes it. Raises `Misuse` (CONFIG_INVALID), `Unavailable` (POSTGRES_UNAVAILABLE)."""
+    check_dsn(dsn)
     async with postgres_errors("connecting"):
         return await asyncpg.connect(dsn, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS)
 
 
 async def pool(dsn: str, size: int = POOL_SIZE) -> asyncpg.Pool:
-    """A pool of at most `size` connections. The caller closes it."""
+    """A pool of at most `size` connections. The caller closes it. Raises as `connect`."""
+    check_dsn(dsn)
     async with postgres_errors("connecting"):
         return await asyncpg.create_pool(
             dsn,

@@ -22,7 +22,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from bus import audit, envelope, merkle, metrics, session
-from bus.db import postgres_errors, queries
+from bus.db import check_dsn, postgres_errors, queries
 from bus.gateway.rulebook import from_row
 from bus.kafka import bounded, consumer, kafka_errors, partitions_of, producer, stop
 from bus.pki import Signer
@@ -82,6 +82,7 @@ class Recorder:
         self._catalogue = catalogue
         self._trust = TrustFeed(trust, cluster, "recorder")
         self._cluster = cluster
+        check_dsn(dsn)
         self._dsn = dsn
         self._verifier = ProofVerifier()
         self._audit_log = Log(log_keys, origin, self._trust, self._verifier, dsn)
