@@ -15,6 +15,7 @@ import uvloop
 
 from bus.gateway.app import create_app
 from bus.gateway.service import Gateway
+from bus.httpsig import authority
 from bus.logs import configure
 from bus.recorder.service import Recorder
 from bus.trust import Trust
@@ -38,6 +39,12 @@ def main() -> None:
     parser.add_argument("--client-ca", type=Path, help="who certifies those who may connect at all (mutual TLS)")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--base-url", help="https://HOST[:PORT], where others reach the gateway: for AuthZEN discovery")
+    parser.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        help="HOST[:PORT] that requests are signed for, beside --base-url's",
+    )
     parser.add_argument("--metrics-port", type=int, required=True)
     arguments = parser.parse_args()
     configure(arguments.process)
@@ -67,6 +74,7 @@ async def _gateway(arguments: argparse.Namespace) -> None:
         dsn=_dsn(arguments),
         proofs=bus.proofs(),
         years=bus.supervision_rules().years,
+        names=_names(arguments),
     )
     async with gateway:
         _collect_seldom()
@@ -75,6 +83,14 @@ async def _gateway(arguments: argparse.Namespace) -> None:
             Served(probes(gateway.check), arguments.metrics_port),
             work=gateway.run(),
         )
+
+
+def _names(arguments: argparse.Namespace) -> list[str]:
+    """What the gateway is called: on its own machine, and as its operator says."""
+    scheme = "http" if arguments.tls is None else "https"
+    urls = [f"{scheme}://{host}:{arguments.port}" for host in ("127.0.0.1", "localhost")]
+    urls += [f"{scheme}://{name}" for name in arguments.name]
+    return [authority(url) for url in (*urls, arguments.base_url or urls[0])]
 
 
 def _collect_seldom() -> None:

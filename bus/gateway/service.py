@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, date, datetime
 from types import TracebackType
@@ -22,7 +22,7 @@ from aiokafka import AIOKafkaProducer
 from bus import audit, cataloguefeed, db, envelope, httpsig, merkle, metrics, pseudonyms, trustfeed
 from bus.cataloguefeed import CatalogueFeed
 from bus.db import postgres_errors
-from bus.gateway import issuing, reading
+from bus.gateway import issuing, reading, replays
 from bus.gateway.agreements import AgreementBody, Agreements, ResubmitBody
 from bus.gateway.auditing import Auditing, CountsAnswer, CountsBody, EntriesAnswer, EntriesBody, StoryAnswer, StoryBody
 from bus.gateway.catalogue import DefinitionAnswer, Entries, EntryBody, ProviderAnswer
@@ -146,9 +146,14 @@ class Gateway:
         dsn: str,
         proofs: Proofs | None = None,
         years: Years = NONE,
+        names: Collection[str] = (),
     ) -> None:
-        """Without `proofs`, the lists that come with the software count; `years` are the operator's own calendar."""
+        """Without `proofs`, the lists that come with the software count; `years` are the operator's own calendar.
+
+        `names` are the authorities that it is reached at (`httpsig.verify`); none means any.
+        """
         self._keyring = keyring
+        self._names = frozenset(names)
         self._origin = origin
         self._catalogue = catalogue
         self._cluster = cluster
@@ -224,6 +229,7 @@ class Gateway:
             tasks.create_task(self._keep_telling())
             tasks.create_task(self.revisions.sweep(self._pool))
             tasks.create_task(self._count_down())
+            tasks.create_task(replays.sweep(self._pool))
 
     async def check(self) -> None:
         """Raises `Unavailable` unless Kafka and PostgreSQL answer within five seconds."""
@@ -233,18 +239,24 @@ class Gateway:
             await connection.fetchval("SELECT 1", timeout=CHECK_SECONDS)
 
     async def authenticate(self, message: httpsig.Message, body: bytes) -> Signed:
-        """Who signed a request. Raises `Refused` (REQUEST_*, CERTIFICATE_*).
+        """Who signed a request, which no gateway took in before. Raises `Refused` (REQUEST_*, CERTIFICATE_*).
 
         A department that joined a moment ago is looked for on the certificates' topic: its first request counts.
         """
+        signed = await self._signed(message, body)
+        async with self._connection("taking a request in") as connection:
+            await replays.take(connection, signed)
+        return signed
+
+    async def _signed(self, message: httpsig.Message, body: bytes) -> Signed:
         try:
-            return httpsig.verify(message, body, self.trust, datetime.now(UTC))
+            return httpsig.verify(message, body, self.trust, datetime.now(UTC), self._names)
         except Refused as exc:
             if exc.code is not Code.CERTIFICATE_UNKNOWN:
                 raise
         async with self._looking:  # strangers, however many, cost one look at a time
             await self._feed.catch_up()
-        return httpsig.verify(message, body, self.trust, datetime.now(UTC))
+        return httpsig.verify(message, body, self.trust, datetime.now(UTC), self._names)
 
     def routes(self) -> Mapping[str, Route]:
         """The JSON routes: what each path calls, the body it takes, the answer it gives."""
