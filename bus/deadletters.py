@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from bus.kafka import everything, kafka_errors, producer
 from bus.topics import dead_letters, retries
 from bus.transport import Cluster
@@ -84,13 +86,9 @@ def headers_of(message: Any, error: DeptbusError) -> list[tuple[str, bytes]]:
 
 async def read(cluster: Cluster, group: str) -> list[DeadLetter]:
     """Every dead letter of a group, oldest first. Raises `Unavailable`, also if the group has no such topic yet."""
-    replayed = {
-        int(number)
-        async for message in everything(cluster, [retries(group).name])
-        if (number := dict(message.headers).get(_REPLAYED)) is not None
-    }
+    replayed = {dict(message.headers).get(_REPLAYED) async for message in everything(cluster, [retries(group).name])}
     return [
-        _letter(message, message.offset in replayed)
+        _letter(message, _number(message.offset) in replayed)
         async for message in everything(cluster, [dead_letters(group).name])
     ]
 
@@ -103,7 +101,7 @@ async def replay(cluster: Cluster, group: str, letters: Sequence[DeadLetter]) ->
             for letter in letters:
                 headers = [
                     (_ORIGIN, json.dumps(letter.origin.to_json()).encode()),
-                    (_REPLAYED, str(letter.number).encode()),
+                    (_REPLAYED, _number(letter.number)),
                     *letter.headers,
                 ]
                 await client.send_and_wait(retries(group).name, letter.value, key=letter.key, headers=headers)
@@ -124,13 +122,18 @@ def choose(letters: Sequence[DeadLetter], numbers: Sequence[int], codes: Sequenc
     ]
 
 
+def _number(offset: int) -> bytes:
+    """Compared as it is written: what else stands in a header is no number of ours."""
+    return str(offset).encode()
+
+
 def _letter(message: Any, replayed: bool) -> DeadLetter:
     headers = dict(message.headers)
     return DeadLetter(
         number=message.offset,
         at=datetime.fromtimestamp(message.timestamp / 1000, UTC),
-        code=headers.get(_CODE, b"").decode("utf-8", "replace"),
-        detail=headers.get(_DETAIL, b"").decode("utf-8", "replace"),
+        code=(headers.get(_CODE) or b"").decode("utf-8", "replace"),  # Kafka has headers without a value
+        detail=(headers.get(_DETAIL) or b"").decode("utf-8", "replace"),
         origin=_origin(headers),
         key=message.key,
         value=message.value,
@@ -140,7 +143,10 @@ def _letter(message: Any, replayed: bool) -> DeadLetter:
 
 
 def _origin(headers: dict[str, bytes]) -> Origin:
+    """From the header, which anybody may have written who may write to the topic."""
     try:
-        return Origin(**json.loads(headers[_ORIGIN]))
-    except (KeyError, ValueError, TypeError) as exc:
+        found = msgspec.json.decode(headers[_ORIGIN] or b"", type=Origin)
+        found.time  # noqa: B018  # a time beyond the calendar is none
+        return found
+    except (KeyError, ValueError, OverflowError, RecursionError) as exc:
         raise Malformed(Code.RECORD_MALFORMED, f"no readable {_ORIGIN} header: not a dead letter's") from exc

@@ -19,7 +19,8 @@ from schemas.avro import Codec, cut
 from schemas.errors import Code, Malformed
 
 MAX_SECTIONS = 64
-MAX_DOCUMENT_BYTES = 256 * 1024  # a licence face has tens of fields; a document this size is a mistake or an attack
+MAX_DOCUMENT_BYTES = 64 * 1024  # a licence face has tens of fields, in 4 KB; larger is a mistake or an attack
+MAX_PRECISION = 38  # decimal digits, as SQL databases have them; the bound is computed, and 10^8 digits take minutes
 # What never travels, however shared: 政务数据共享条例 leaves both out of 政务数据 (from a summary: not verified).
 SECRECY = MappingProxyType({"STATE": "a state secret (国家秘密)", "WORK": "a work secret (工作秘密)"})
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}\Z")
@@ -60,6 +61,7 @@ class ItemSchema:
                 raise _invalid("the document is not an Avro record")
             if "map" in _types(schema):
                 raise _invalid("map has no canonical order and is not allowed")
+            _check_sizes(schema)
             fields = {field["name"]: _field(field) for field in schema["fields"]}
             sections = tuple(dict.fromkeys(field.section for field in fields.values()))
             if not 1 <= len(sections) <= MAX_SECTIONS:
@@ -146,6 +148,29 @@ def _types(node: Any) -> set[str]:
     if isinstance(node, dict):
         return set().union(*(_types(node[key]) for key in ("type", "items", "values", "fields") if key in node))
     return set()
+
+
+def _check_sizes(node: Any) -> None:
+    """Every value takes a byte at least: of values that take none, a few bytes of an array may promise any number."""
+    if isinstance(node, list):
+        for branch in node:  # a union: even null has an index there
+            if branch != "null":
+                _check_sizes(branch)
+    elif node == "null":
+        raise _invalid("null stands only in a union")
+    elif isinstance(node, dict):
+        kind, precision = node["type"], node.get("precision", 1)
+        if kind == "record":
+            for field in node["fields"]:
+                _check_sizes(field["type"])
+        elif kind == "array":
+            _check_sizes(node["items"])
+        elif not isinstance(kind, str) or kind == "null":
+            _check_sizes(kind)
+        if (kind == "record" and not node["fields"]) or (kind == "fixed" and node["size"] < 1):
+            raise _invalid("a record without fields and a fixed of no bytes hold nothing")
+        if not 1 <= precision <= MAX_PRECISION:
+            raise _invalid(f"a decimal has 1 to {MAX_PRECISION} digits")
 
 
 def _invalid(what: str) -> Malformed:

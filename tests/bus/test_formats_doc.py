@@ -71,7 +71,7 @@ def test_roles() -> None:
         ("| 1 to 2^62,", envelope.MAX_SEQUENCE == 2**62),
         ("`leaf` 0 to 65,535", sealing.MAX_LEAVES == 65_536),
         ("make a multiple of 64", sealing.PAD_TO == 64),
-        ("at most 256 KiB", item.MAX_DOCUMENT_BYTES == 256 * 1024),
+        ("at most 64 KiB, each", item.MAX_DOCUMENT_BYTES == 64 * 1024),
         ("at most 4,096 bytes", session.MAX_VALUE_BYTES == 4096),
         ("1,168 bytes", session.SEALED_BYTES == 1_168),
         ("within 5 minutes", session.CLOCK_TOLERANCE.total_seconds() == 300),
