@@ -47,7 +47,7 @@ fuzz: setup
 	$(BIN)/python -m tests.fuzz
 
 controls: setup
-	$(BIN)/python -m tests.policy.controls
+	$(BIN)/python -m tests.controls
 
 clean:
 	rm -rf .venv .deptbus build *.egg-info
