@@ -64,12 +64,20 @@ class GatewayClient:
         await self._http.aclose()
 
     async def keys(
-        self, trust: Trust, reads: Sequence[Read], wanted: Wanted, of_set: str | None = None
+        self,
+        trust: Trust,
+        reads: Sequence[Read],
+        wanted: Wanted,
+        of_set: str | None = None,
+        learn: Callable[[], Awaitable[None]] | None = None,
     ) -> tuple[Grant, Mapping[tuple[bytes, str], bytes]]:
         """Asks for the keys of these records; `of_set` is the entry (hex) of a granted set that they are members of.
 
+        `learn` brings the trust up to date, for a grant by a key that is not known: a gateway's that was renewed.
         Raises `Unavailable` (then nothing is known of the answer), `Refused`, `Malformed`.
         """
+        self.identity.refresh()
+        kem = self.identity.kem  # the answer is sealed to this one, whatever is renewed meanwhile
         request = KeyRequest(
             request=secrets.token_bytes(16),
             purpose=wanted.purpose,
@@ -78,12 +86,18 @@ class GatewayClient:
             citation=wanted.citation,
             case=wanted.case,
             agent=wanted.agent,
-            recipient=self.identity.kem.id,
+            recipient=kem.id,
             reads=tuple(reads),
         )
         path = "/v1/keys" if of_set is None else f"/v1/sets/{of_set}/keys"
         answer = await self.send("POST", path, request.encode(), "application/avro")
-        return open_grant(answer, request.request, self.identity.kem, trust, datetime.now(UTC))
+        try:
+            return open_grant(answer, request.request, kem, trust, datetime.now(UTC))
+        except Refused as exc:
+            if exc.code is not Code.CERTIFICATE_UNKNOWN or learn is None:
+                raise
+        await learn()
+        return open_grant(answer, request.request, kem, trust, datetime.now(UTC))
 
     async def post_json(self, path: str, body: Any) -> Any:
         """The JSON answer to a signed POST. Raises `Unavailable`, `Refused`, `Malformed`."""
@@ -105,6 +119,7 @@ class GatewayClient:
         """The answer's body. A gateway that is away or says 503 is passed over for the next."""
 
         async def send(url: str) -> bytes:
+            self.identity.refresh()
             headers = httpsig.sign(self.identity.department, method, url + path, body)
             return await self._send(url, method, path, body, headers | {"Content-Type": content_type})
 

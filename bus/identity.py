@@ -16,21 +16,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from bus import hpke
-from bus.pki import Signer, write_private
+from bus.pki import Signer, stamp, write_private
+from bus.renewal import follow
 from bus.transport import AUTHORITY, Cluster, Login
 from schemas.errors import Code, Misuse
 
+KEM = "kem.key"
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+
+@dataclass(slots=True, kw_only=True, repr=False)
 class Identity:
-    """A department as its own systems know it."""
+    """A department as its own systems know it. Its keys follow the folder that it was loaded from, by `refresh`."""
 
     name: str
     uscc: str
@@ -43,6 +46,20 @@ class Identity:
     pseudonym_keys: Mapping[str, Mapping[int, bytes]]
     login: Login | None = None
     tls_authority: str = ""
+    folder: Path | None = field(default=None, compare=False)
+    _kem_seen: tuple[int, int, int] | None = field(default=None, compare=False)
+
+    def refresh(self) -> bool:
+        """Takes up the keys that were renewed in the folder; a few microseconds if none was.
+
+        A key that is there counts already: `deptbus cert renew` publishes its certificate before it puts it in place.
+        """
+        renewed = [follow(self.record, "record"), follow(self.department, "department")]
+        if self.folder is not None and (seen := stamp(self.folder / KEM)) not in (None, self._kem_seen):
+            found = hpke.PrivateKey((self.folder / KEM).read_bytes())
+            renewed.append(found.id != self.kem.id)
+            self.kem, self._kem_seen = found, seen
+        return any(renewed)
 
     def cluster(self, servers: str) -> Cluster:
         """Kafka at `servers` (`HOST:PORT,...`), as this department."""
@@ -69,11 +86,12 @@ class Identity:
         (folder / "ca.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
         self.record.save(folder, "record")
         self.department.save(folder, "department")
-        write_private(folder / "kem.key", self.kem.private_bytes())
+        write_private(folder / KEM, self.kem.private_bytes())
         self.save_pseudonym_keys(folder)
         self.save_login(folder)
         # Last: a folder without it is not an identity, so a crash half-way leaves none.
         write_private(folder / "org.json", json.dumps(about, ensure_ascii=False, indent=2).encode())
+        self.folder, self._kem_seen = folder, stamp(folder / KEM)
 
     def save_login(self, folder: Path) -> None:
         """Writes how to connect anew."""
@@ -104,13 +122,15 @@ class Identity:
                 authority=authority.public_bytes(Encoding.DER),
                 record=Signer.load(folder, "record"),
                 department=Signer.load(folder, "department"),
-                kem=hpke.PrivateKey((folder / "kem.key").read_bytes()),
+                kem=hpke.PrivateKey((folder / KEM).read_bytes()),
                 pseudonym_keys={
                     item: {int(number): bytes.fromhex(key) for number, key in of_item.items()}
                     for item, of_item in keys.items()
                 },
                 login=Login.load(folder),
                 tls_authority=(folder / AUTHORITY).read_text("ascii") if (folder / AUTHORITY).exists() else "",
+                folder=folder,
+                _kem_seen=stamp(folder / KEM),
             )
         except (OSError, ValueError, KeyError) as exc:
             raise Misuse(

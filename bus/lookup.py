@@ -35,7 +35,8 @@ async def search(
 
     Raises `Unavailable`, `Refused`, `Malformed`. Sections that may not be opened are in each record's `refused`.
     """
-    request = secrets.token_bytes(16)
+    client.identity.refresh()
+    request, kem = secrets.token_bytes(16), client.identity.kem
     answer = await client.post_json(
         "/v1/licences:search",
         {
@@ -43,7 +44,7 @@ async def search(
             "subject": dict(subject),
             "sections": wanted.sections,
             "request": request.hex(),
-            "recipient": client.identity.kem.id.hex(),
+            "recipient": kem.id.hex(),
             "purpose": wanted.purpose,
             "ground": wanted.ground,
             "operator": wanted.operator,
@@ -55,7 +56,7 @@ async def search(
     )
     if answer["grant"] is None:
         return []
-    grant, keys = open_grant(b64decode(answer["grant"]), request, client.identity.kem, trust, datetime.now(UTC))
+    grant, keys = open_grant(b64decode(answer["grant"]), request, kem, trust, datetime.now(UTC))
     results = {result.leaf_hash: result for result in grant.results}
     opened: list[OpenedRecord] = []
     for text in answer["records"]:

@@ -49,6 +49,12 @@ EXPIRED = Counter("bus_expired_total", "Rules that had their last day, by kind."
 EVALUATED = Counter("bus_evaluations_total", "Questions that were answered and open nothing, by outcome.", ["outcome"])
 EVALUATION_SECONDS = Histogram("bus_evaluation_duration_seconds", "A call of the access API.", buckets=BUCKETS)
 REQUESTS = Counter("bus_http_requests_total", "Requests to a gateway, by route and outcome.", ["route", "outcome"])
+ACCESS_DRIFT = Gauge("bus_access_drift", "Differences at Kafka that the last full look found, and took back.")
+ACCESS_APPLIED = Gauge(
+    "bus_access_applied_timestamp_seconds", "When Kafka's access rules were last made as they should be (POSIX time)."
+)
+ACCESS_CHANGES = Counter("bus_access_changes_total", "Access rules added to Kafka, or removed.", ["change"])
+CERTIFICATE_EXPIRES = Gauge("bus_certificate_expiry_timestamp_seconds", "When a process's own key ends.", ["role"])
 ACTIVE = Gauge("bus_recorder_active", "1 while this recorder holds the log's lock.")
 WITNESS_UP = Gauge("bus_witness_up", "1 while a witness's last answer was its cosignature.", ["witness"])
 COSIGNED = Counter(

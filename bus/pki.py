@@ -85,8 +85,8 @@ class Request:
 class Signer:
     """A private key and its certificate. `repr` shows neither.
 
-    One that was loaded from a folder follows it: `refresh` takes up a renewed key, for everybody who holds this object.
-    Nothing else changes it, so what is between two awaits signs with one key.
+    One that was loaded from a folder, or saved in one, follows it: `refresh` takes up a renewed key, for everybody who
+    holds this object. Nothing else changes it, so what is between two awaits signs with one key.
     """
 
     __slots__ = ("_file", "_key", "_seen", "certificate", "der", "id")
@@ -121,15 +121,16 @@ class Signer:
 
         Key and certificate are one file *because* a process that reads them, or a crash, may come between two.
         """
-        certificate = self.certificate.public_bytes(Encoding.PEM)
-        write_private(folder / f"{stem}.key", _private_pem(self._key) + certificate)
+        certificate, file = self.certificate.public_bytes(Encoding.PEM), folder / f"{stem}.key"
+        write_private(file, _private_pem(self._key) + certificate)
         write_public(folder / f"{stem}.pem", certificate)
+        self._file, self._seen = file, stamp(file)
 
     @classmethod
     def load(cls, folder: Path, stem: str) -> Signer:
         """Raises `Misuse` (CONFIG_INVALID) if the files are missing or not what they should be."""
         file = folder / f"{stem}.key"
-        seen = _stamp(file)
+        seen = stamp(file)
         made = cls(*_read(file))
         made._file, made._seen = file, seen
         return made
@@ -139,7 +140,7 @@ class Signer:
 
         A file that cannot be read changes nothing. Raises `Misuse` (CONFIG_INVALID) for a key of another owner.
         """
-        if self._file is None or (seen := _stamp(self._file)) in (None, self._seen):
+        if self._file is None or (seen := stamp(self._file)) in (None, self._seen):
             return False
         try:
             key, der = _read(self._file)
@@ -155,8 +156,8 @@ class Signer:
         return True
 
 
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    """What tells one state of a file from the next: it is replaced whole."""
+def stamp(file: Path) -> tuple[int, int, int] | None:
+    """What tells one state of a file from the next, which replaces it whole; None if it is not there."""
     try:
         found = file.stat()
     except OSError:

@@ -92,6 +92,7 @@ class Publisher:
         sealer = self._sealer(drafts[0].item)
         async with self._turn:
             await self._check_powers(drafts)
+            self.identity.refresh()
             if sealer.needs_session(len(drafts), datetime.now(UTC)):
                 await self._begin_session(sealer)
             return sealer.seal(drafts)

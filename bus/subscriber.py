@@ -216,7 +216,7 @@ class Subscriber:
 
     async def _keys(self, client: GatewayClient, waiting: Sequence[_Held]) -> tuple[Grant, Secrets]:
         reads = [Read(one.record.claims_bytes, self._sections(one.record)) for one in waiting]
-        return await client.keys(self._trust.trust, reads, self._wanted)
+        return await client.keys(self._trust.trust, reads, self._wanted, learn=self._trust.catch_up)
 
     def _sections(self, record: Record) -> tuple[str, ...]:
         """An erased licence has no sections: only its state is asked for."""

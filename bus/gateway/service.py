@@ -74,6 +74,7 @@ from bus.gateway.usages import PeriodAnswer, PeriodBody, Usages, UsagesAnswer, U
 from bus.httpsig import Signed
 from bus.kafka import bounded, kafka_errors, producer
 from bus.messages import KeyRequest, Read, check_asked
+from bus.renewal import follow
 from bus.sealer import SCHEMA_ID
 from bus.topics import RULES
 from bus.transport import Cluster
@@ -105,6 +106,7 @@ GENERATION = 1
 CHECK_SECONDS = 5.0
 RENEW_SECONDS = 600.0
 STALL_LOOK_SECONDS = 1.0
+SIGNER_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -226,6 +228,7 @@ class Gateway:
             tasks.create_task(self._feed.follow())
             tasks.create_task(self._sessions.sweep(self._pool))
             tasks.create_task(self._keep_kem())
+            tasks.create_task(self._keep_signer())
             tasks.create_task(self._keep_telling())
             tasks.create_task(self.revisions.sweep(self._pool))
             tasks.create_task(self._count_down())
@@ -456,6 +459,16 @@ class Gateway:
                 await self._renew_kem()
             except Unavailable as exc:
                 log.warning("kem_renewal_delayed", code=exc.code)
+
+    async def _keep_signer(self) -> None:
+        """Takes up a renewed key at once, and makes the KEM key anew: the one before falls with who signed it."""
+        while True:
+            if follow(self._keyring.signer, "gateway"):
+                try:
+                    await self._renew_kem()
+                except Unavailable as exc:
+                    log.warning("kem_renewal_delayed", code=exc.code)
+            await asyncio.sleep(SIGNER_SECONDS)
 
     async def _count_down(self) -> None:
         """Says how long keys would still be released if no checkpoint came any more."""

@@ -33,6 +33,7 @@ from bus.recorder.clock import Clock
 from bus.recorder.impact import Impact
 from bus.recorder.log import AUDIT, Log, LogKeys
 from bus.recorder.oversight import Oversight
+from bus.renewal import follow
 from bus.supervision import Rules
 from bus.transport import Cluster
 from bus.trust import Trust
@@ -180,6 +181,7 @@ class Recorder:
     async def _heartbeat(self, lock: asyncpg.Connection) -> None:
         """On the lock's own connection: who loses the lock stops saying that the index is fresh, and stops."""
         while True:
+            follow(self._signer, "recorder")
             async with postgres_errors("writing the heartbeat"):
                 await lock.execute(SQL["heartbeat"])
             await asyncio.sleep(HEARTBEAT_SECONDS)
