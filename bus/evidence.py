@@ -36,7 +36,7 @@ from schemas.errors import Code, Malformed, Refused
 BEIJING = timezone(timedelta(hours=8))
 Workbook = Callable[[Sequence[Row], Checkpoint], bytes]
 _SCHEMAS = ("LoggedEntry", "AuditEntry")
-_ROLES = {Role.GATEWAY.value: "gateway", Role.RECORDER.value: "recorder"}
+_ROLES = {Role.GATEWAY: "gateway", Role.RECORDER: "recorder"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can state: the archive's bytes depend on no clock
 _FILE_MODE = 0o100644 << 16
 _UNIX = 3
@@ -96,7 +96,7 @@ def build(case: Case, items: Sequence[EvidenceItem], workbook: Workbook | None =
     if workbook is not None:
         files["table.xlsx"] = workbook(rows, checkpoint)
     files |= {f"keys/witness-{n}.vkey": f"{one.vkey}\n".encode() for n, one in enumerate(case.witnesses, 1)}
-    files |= {f"certificates/{_ROLES[one.role]}-{one.id.hex()[:16]}.pem": _pem(one.der) for one in signers}
+    files |= {f"certificates/{_name(one)}-{one.id.hex()[:16]}.pem": _pem(one.der) for one in signers}
     for proof in proofs:
         files[f"entries/{proof.index}.bin"] = proof.extra or b""
         files[f"proofs/{proof.index}.tlog-proof"] = proof.encode()
@@ -113,7 +113,7 @@ def page(case: Case, proofs: Sequence[TlogProof], certificates: Sequence[bytes])
         "proofs": [proof.encode().decode() for proof in proofs],
         "certificates": [b64encode(one).decode() for one in certificates],
         "authority": b64encode(case.authority).decode(),
-        "roles": _ROLES,
+        "roles": {role.value: name for role, name in _ROLES.items()},
         "schemas": {name: wire_schema(name) for name in _SCHEMAS},
         "names": dict(case.names or {}),
     }
@@ -178,6 +178,11 @@ def _zip(files: Mapping[str, bytes]) -> bytes:
             info.external_attr = _FILE_MODE
             archive.writestr(info, files[name])
     return out.getvalue()
+
+
+def _name(signer: Certificate) -> str:
+    assert signer.role is not None  # it signed an entry
+    return _ROLES[signer.role]
 
 
 def _pem(der: bytes) -> bytes:

@@ -45,12 +45,16 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened(OpenedRecord):
-    """A record as a handler gets it: also where it was read (a sink's offset), and when the broker first had it."""
+    """A record as a handler gets it: also where it was read (a sink's offset), and when the broker first had it.
+
+    `doubted`: the CA says that by that time the issuer's key may have been in other hands.
+    """
 
     topic: str
     partition: int
     offset: int
     time: datetime
+    doubted: bool = False
 
 
 # Takes a batch; done when it returns. `Malformed` or `Refused` says that a record itself is at fault: it becomes a dead
@@ -228,12 +232,14 @@ class Subscriber:
         message = one.message
         result = next(r for r in one.grant.results if r.leaf_hash == one.record.leaf_hash)
         opened = open_record(one.record, schema_of(self._catalogue, one.record), result, secrets)
+        time = deadletters.origin_of(message).time
         return Opened(
             **{each.name: getattr(opened, each.name) for each in fields(opened)},
             topic=message.topic,
             partition=message.partition,
             offset=message.offset,
-            time=deadletters.origin_of(message).time,
+            time=time,
+            doubted=self._trust.trust.doubted(one.record.proof.signer, time),
         )
 
     async def _bury(self, buried: AIOKafkaProducer, failed: Sequence[tuple[Any, DeptbusError]]) -> None:

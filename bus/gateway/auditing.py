@@ -35,6 +35,7 @@ from bus.gateway.trail import Filter, Group
 from bus.httpsig import Signed
 from bus.messages import MAX_TEXT
 from bus.terms import CHOICES, LISTED, asked
+from bus.trust import Trust
 from consent.decide import CHINA
 from schemas.errors import Code, Refused
 from schemas.operations import Operation
@@ -159,8 +160,9 @@ _WORDS = tuple(name for name in FilterBody.__struct_fields__ if name not in ("su
 class Auditing:
     """The trail's questions, over a gateway's connections and its pseudonyms."""
 
-    def __init__(self, connect: Connect, everywhere: Everywhere, log_reading: LogReading) -> None:
+    def __init__(self, connect: Connect, everywhere: Everywhere, log_reading: LogReading, trust: Trust) -> None:
         self._connect = connect
+        self._trust = trust
         self._everywhere = everywhere
         self._log_reading = log_reading
 
@@ -212,7 +214,7 @@ class Auditing:
             at = await trail.published(connection)
             version = await reading.version(connection, record)
             events = await stories.story(connection, record, version, at, caller, auditor=auditor)
-            state = await reading.admitted(connection, record)
+            state = await reading.admitted(connection, record, self._trust)
         parties = trail.parties(one.found for one in events) if auditor else ()
         holders = list(version.holders) if version is not None and events else []
         await embargoes.tell(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 from bus import envelope
 from bus.db import queries
 from bus.gateway.shapes import Base64, Hash, Time
+from bus.trust import Trust
 from consent.model import RecordState, Status, status_after
 from schemas.errors import Code, Refused
 from schemas.operations import Operation
@@ -37,6 +38,7 @@ class AdmittedAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     code: Code | UnsetType = UNSET
     entry: Hash | UnsetType = UNSET
     superseded: bool | UnsetType = UNSET
+    doubted: bool | UnsetType = UNSET
     status: StatusOrNone | UnsetType = UNSET
 
 
@@ -97,8 +99,11 @@ async def sealed(connection: asyncpg.Connection, caller: str, leaf_hash: bytes) 
     return value
 
 
-async def admitted(connection: asyncpg.Connection, leaf_hash: bytes) -> dict[str, Any]:
-    """What the index says of a record: WAITING, ADMITTED, CONFLICT, or REFUSED with its code. `at` is since when."""
+async def admitted(connection: asyncpg.Connection, leaf_hash: bytes, trust: Trust) -> dict[str, Any]:
+    """What the index says of a record: WAITING, ADMITTED, CONFLICT, or REFUSED with its code. `at` is since when.
+
+    `doubted`: it was admitted after its issuer's key may have been in other hands.
+    """
     row = await connection.fetchrow(SQL["admitted"], leaf_hash)
     if row is None:
         return {"state": "WAITING"}
@@ -110,7 +115,15 @@ async def admitted(connection: asyncpg.Connection, leaf_hash: bytes) -> dict[str
         "at": row["admitted_at"].isoformat(),
         "superseded": row["superseded"],
         "status": row["status"],
+        "doubted": trust.doubted(envelope.parse(row["value"]).proof.signer, row["admitted_at"]),
     }
+
+
+async def doubted(connection: asyncpg.Connection, issuer: str, since: datetime, trust: Trust) -> list[bytes]:
+    """The records (leaf hashes) of an issuer that were admitted since then under a key that was compromised."""
+    rows = await connection.fetch(SQL["admitted_since"], issuer, since)
+    signers = ((row, envelope.parse(row["value"]).proof.signer) for row in rows)
+    return [row["leaf_hash"] for row, signer in signers if trust.doubted(signer, row["admitted_at"])]
 
 
 async def value_of(connection: asyncpg.Connection, leaf_hash: bytes) -> bytes | None:

@@ -1,12 +1,16 @@
 -- name: admitted
 SELECT CASE WHEN r.conflict THEN 'CONFLICT' ELSE 'ADMITTED' END AS state, r.entry, r.admitted_at,
-       l.sequence > r.sequence AS superseded, l.status, NULL AS code, 1 AS rank
+       l.sequence > r.sequence AS superseded, l.status, NULL AS code, r.value, 1 AS rank
   FROM record r JOIN licence l ON l.licence = r.licence WHERE r.leaf_hash = $1
 UNION ALL
-SELECT 'CONFLICT', c.entry, c.found_at, false, '', NULL, 2 FROM conflict c WHERE c.leaf_hash = $1
+SELECT 'CONFLICT', c.entry, c.found_at, false, '', NULL, c.value, 2 FROM conflict c WHERE c.leaf_hash = $1
 UNION ALL
-SELECT 'REFUSED', NULL, f.refused_at, false, '', f.code, 3 FROM refusal f WHERE f.leaf_hash = $1
+SELECT 'REFUSED', NULL, f.refused_at, false, '', f.code, NULL, 3 FROM refusal f WHERE f.leaf_hash = $1
  ORDER BY rank LIMIT 1;
+
+-- name: admitted_since
+SELECT r.leaf_hash, r.value, r.admitted_at FROM record r
+ WHERE r.issuer = $1 AND r.admitted_at >= $2 ORDER BY r.admitted_at, r.leaf_hash;
 
 -- name: sealed
 -- A record as received, and whether this caller may read its topic: its issuer or provider, an auditor, a party to an

@@ -170,7 +170,7 @@ class Gateway:
         self._pool: asyncpg.Pool | None = None
         self._producer: AIOKafkaProducer | None = None
         self.findings = Findings(self._connection, self._log_reading)
-        self.auditing = Auditing(self._connection, self._everywhere, self._log_reading)
+        self.auditing = Auditing(self._connection, self._everywhere, self._log_reading, self.trust)
         self.embargoes = Embargoes(self._connection, self._log_reading)
         self.logfiles = LogFiles(self._connection, self._log_reading)
         self.impacts = Impacts(self._connection, self._log_reading)
@@ -368,7 +368,7 @@ class Gateway:
     async def admitted(self, leaf_hash: bytes) -> Any:
         """What the index says of a record: state, entry, status."""
         async with self._connection("reading the index") as connection:
-            return await reading.admitted(connection, leaf_hash)
+            return await reading.admitted(connection, leaf_hash, self.trust)
 
     def registry_schema(self, number: str) -> bytes:
         """The read-only schema registry's answer. Only the envelope has an id: sections are sealed."""
