@@ -1,11 +1,34 @@
-"""Logs: one JSON object a line on stderr. Never a personal id, never key material."""
+"""Logs: one JSON object a line on stderr. Never a personal id, never key material.
+
+Whatever stands in a log or a table came from somebody: it is shown to whoever reads it, and their terminal obeys none
+of it.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
+from typing import Any
 
 import structlog
+
+# Control characters but for line break and tab, halves of surrogate pairs, and what turns text around, hides in it or
+# ends its line (Unicode's Bidi_Control, Default_Ignorable_Code_Point of category Cf, Zl, Zp).
+_OBEYED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+
+
+def shown(text: str) -> str:
+    """The text for people's eyes: what a terminal would obey is written out, as in JSON (`\\u001b`)."""
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def json_line(document: Any, **options: Any) -> str:
+    """JSON on one line, Chinese as it is written, nothing in it that a terminal would obey."""
+    return shown(json.dumps(document, ensure_ascii=False, **options))
 
 
 def configure(process: str, level: int = logging.INFO) -> None:
@@ -17,14 +40,14 @@ def configure(process: str, level: int = logging.INFO) -> None:
         structlog.processors.format_exc_info,
     ]
     structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer(ensure_ascii=False)],
+        processors=[*shared, structlog.processors.JSONRenderer(json_line)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared, processor=structlog.processors.JSONRenderer(ensure_ascii=False)
+        foreign_pre_chain=shared, processor=structlog.processors.JSONRenderer(json_line)
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)

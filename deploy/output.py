@@ -16,14 +16,25 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from bus.logs import json_line, shown
 from schemas.errors import DeptbusError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 _WIDTH = 160  # where no terminal says how wide it is: a log or a pipe
-out = Console(width=None if sys.stdout.isatty() else _WIDTH)
-err = Console(stderr=True, width=None if sys.stderr.isatty() else _WIDTH)
+
+
+class _Console(Console):
+    """Texts of others are printed in many places: no terminal obeys what stands in one."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(shown(text), **options)
+
+
+out = _Console(width=None if sys.stdout.isatty() else _WIDTH)
+err = _Console(stderr=True, width=None if sys.stderr.isatty() else _WIDTH)
 
 
 def command(app: typer.Typer, *args: Any, **kwargs: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -74,7 +85,7 @@ def fail(error: DeptbusError) -> None:
 def emit(document: Any, *, as_json: bool, human: Callable[[], None] | None = None) -> None:
     """One document for machines, or `human` for people (by default the document, laid out)."""
     if as_json:
-        sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.write(json_line(document, default=str) + "\n")
         sys.stdout.flush()
     elif human is not None:
         human()
@@ -84,22 +95,27 @@ def emit(document: Any, *, as_json: bool, human: Callable[[], None] | None = Non
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table for people."""
-    made = Table(title=title, title_justify="left")
+    made = Table(title=Text(shown(title)), title_justify="left")
     for column in columns:
         made.add_column(column, overflow="fold")
     for row in rows:
-        made.add_row(*map(plain, row))
+        made.add_row(*map(_cell, row))
     out.print(made)
 
 
 def facts(title: str, values: Mapping[str, Any]) -> None:
     """Names and values for people."""
-    made = Table(title=title, title_justify="left", show_header=False)
+    made = Table(title=Text(shown(title)), title_justify="left", show_header=False)
     made.add_column(style="bold")
     made.add_column(overflow="fold")
     for name, value in values.items():
-        made.add_row(name, plain(value))
+        made.add_row(_cell(name), _cell(value))
     out.print(made)
+
+
+def _cell(value: Any) -> Text:
+    """Text, whatever stands in it: no markup either. What is made with its own style stays so."""
+    return value if isinstance(value, Text) else Text(shown(plain(value)))
 
 
 def plain(value: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from consent.deadlines import Standing
 from consent.lifecycle import Act
@@ -46,14 +47,14 @@ async def list_all(where: Home, department: str, kind: str, columns: Sequence[st
     emit(found, as_json=as_json, human=lambda: table(f"{kind.capitalize()}s", [*columns, "deadline"], rows))
 
 
-def deadline(one: Mapping[str, Any] | None) -> str:
+def deadline(one: Mapping[str, Any] | None) -> Text:
     """A deadline as a person reads it: who is late sees red."""
     if one is None:
-        return ""
+        return Text()
     standing = Standing(one["standing"])
     day = one["due"] or "the calendar does not reach so far"
-    said = f"[{_COLOURS[standing]}]{standing.name} {one['limit']}: {day}[/]"
-    return said if one["verified"] else f"{said} (article not verified)"
+    said = Text(f"{standing.name} {one['limit']}: {day}", _COLOURS[standing])
+    return said if one["verified"] else Text.assemble(said, " (article not verified)")
 
 
 def show(title: str, answer: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from bus import disclosure, envelope, lookup
 from bus.client import Wanted
@@ -257,7 +258,7 @@ def _show_verified(document: dict[str, Any]) -> None:
     for name, values in document["sections"].items():
         facts(f"Section {name}", values)
     issuer = document["issuer"]
-    out.print(f"[bold green]Genuine[/]: signed by {issuer['name']} ({issuer['uscc']}), unchanged since.")
+    out.print(f"[bold green]Genuine[/]: signed by {escape(issuer['name'])} ({issuer['uscc']}), unchanged since.")
     out.print("When it was signed is the issuer's word: no proof from the audit log came with it.")
 
 
