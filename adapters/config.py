@@ -77,7 +77,7 @@ def load(path: Path, catalogue: Catalogue) -> Department:
     """
     try:
         document = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise Misuse(Code.CONFIG_INVALID, f"{path}: not a readable TOML file ({exc})") from exc
     try:
         return _read(path.stem, document, catalogue)

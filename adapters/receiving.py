@@ -64,7 +64,7 @@ def load(path: Path, catalogue: Catalogue) -> Receiving:
 def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise Misuse(Code.CONFIG_INVALID, f"{path}: not a readable TOML file ({exc})") from exc
 
 

@@ -148,5 +148,5 @@ def _origin(headers: dict[str, bytes]) -> Origin:
         found = msgspec.json.decode(headers[_ORIGIN] or b"", type=Origin)
         found.time  # noqa: B018  # a time beyond the calendar is none
         return found
-    except (KeyError, ValueError, OverflowError, RecursionError) as exc:
+    except (KeyError, ValueError, OverflowError, OSError, RecursionError, msgspec.DecodeError) as exc:
         raise Malformed(Code.RECORD_MALFORMED, f"no readable {_ORIGIN} header: not a dead letter's") from exc

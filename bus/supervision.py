@@ -297,7 +297,7 @@ class Rules:
         try:
             read = msgspec.convert(tomllib.loads(text), _File)
             years = {int(year): days for year, days in read.years.items()}
-        except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as exc:
+        except (msgspec.ValidationError, ValueError, RecursionError) as exc:
             raise Malformed(Code.CONFIG_INVALID, f"supervision rules: {exc}") from exc
         if len({rule.id for rule in read.rules}) < len(read.rules):
             raise Malformed(Code.CONFIG_INVALID, "supervision rules: two rules have one id")

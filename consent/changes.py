@@ -123,7 +123,7 @@ def parse(document: Any, most: int | None = MOST) -> tuple[Change, ...]:
 
 def _change(at: int, given: dict[str, Any]) -> Change:
     name, identifier, end = given.pop("kind", None), given.pop("id", None), given.pop("end", False)
-    if name not in KINDS:
+    if not isinstance(name, str) or name not in KINDS:
         raise Malformed(Code.REQUEST_MALFORMED, f"change {at}: kind is one of {', '.join(KINDS)}")
     made = Change(at=at, kind=KINDS[name], id=None, act=Act.END if end is True else None, given=plain(given))
     known = {field.name for field in fields(made.kind)} - {"id", "revision"}

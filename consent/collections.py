@@ -140,7 +140,7 @@ class Proofs:
         """The lists of a TOML file, UTF-8. Raises `Malformed` (CONFIG_INVALID): where, and what was expected."""
         try:
             read = msgspec.convert(tomllib.loads(data.decode()), _File)
-        except (ValueError, msgspec.ValidationError) as exc:
+        except (ValueError, msgspec.ValidationError, RecursionError) as exc:
             raise _invalid(str(exc)) from exc
         for proof in (*read.kept, *read.cancelled):
             if not all(proof.names):

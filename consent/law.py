@@ -80,7 +80,7 @@ def parse(text: str) -> Law:
     try:
         read = msgspec.convert(tomllib.loads(text), _File)
         return Law(grounds=_by_id(read.grounds), notices=_by_id(read.notices), limits=_by_id(read.limits))
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as exc:
+    except (msgspec.ValidationError, ValueError, RecursionError) as exc:
         raise Malformed(Code.CONFIG_INVALID, f"consent/law.toml: {exc}") from exc
 
 

@@ -49,7 +49,7 @@ def parse(text: str) -> Mapping[str, Purpose]:
     """
     try:
         read = msgspec.convert(tomllib.loads(text), _File).purposes
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as exc:
+    except (ValueError, msgspec.ValidationError, RecursionError) as exc:
         raise _invalid(str(exc)) from exc
     tree = {one.id: one for one in read}
     if len(tree) < len(read):

@@ -200,7 +200,7 @@ def _read_item(name: str, folder: Traversable, files: list[Traversable]) -> Item
         facts = tomllib.loads((folder / f"{name}.toml").read_text("utf-8"))
         rules = tuple(SubjectRule(**{"kind": "", **rule}) for rule in facts.pop("subjects"))
         sections = {key: _section(name, key, **section) for key, section in facts.pop("sections").items()}
-    except (ValueError, TypeError, KeyError) as exc:
+    except (ValueError, TypeError, KeyError, RecursionError) as exc:
         raise _invalid(name, f"not the layout of an item ({type(exc).__name__}: {exc})") from exc
     versions = _versions(name, files)
     schema = versions[max(versions)]

@@ -84,7 +84,7 @@ def _read(file: Path) -> CollectionBody:
     """Strict here, so that the sentence names the file and not a request."""
     try:
         return msgspec.convert(tomllib.loads(file.read_text("utf-8")), CollectionBody)
-    except (OSError, ValueError, msgspec.ValidationError) as exc:
+    except (OSError, ValueError, RecursionError, msgspec.ValidationError) as exc:
         raise Misuse(Code.CONFIG_INVALID, f"--file {file}: {exc}") from exc
 
 
