@@ -86,8 +86,9 @@ class Cluster:
         if login is None:
             return {"bootstrap_servers": self.servers}
         context = client_context(login.authority)
-        if login.certificate is not None:
-            context.load_cert_chain(login.certificate, login.key)
+        if not login.user:
+            if login.certificate is not None:
+                context.load_cert_chain(login.certificate, login.key)
             return {"bootstrap_servers": self.servers, "security_protocol": "SSL", "ssl_context": context}
         return {
             "bootstrap_servers": self.servers,

@@ -107,7 +107,7 @@ async def test_a_broker_lets_in_only_who_logs_in(world: World, stack: Stack, tmp
         "in clear": Cluster(servers=stack.kafka),
         "a wrong password": Cluster(servers=stack.kafka, login=replace(login, password=secrets.token_urlsafe(32))),
         "no user": Cluster(servers=stack.kafka, login=replace(login, user="nobody")),
-        "no certificate": Cluster(servers=admin.servers, login=Login(authority=login.authority, user=login.user)),
+        "no certificate": Cluster(servers=admin.servers, login=Login(authority=login.authority)),
         "another's certificate": Cluster(
             servers=admin.servers, login=Login(authority=login.authority, certificate=gateway, key=gateway)
         ),
