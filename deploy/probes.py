@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from bus.gateway.app import status_of
+from deploy.serving import Bounds, Server
 from schemas.errors import DeptbusError
 
 GRACE_SECONDS = 5  # requests under way are answered; then the process ends
@@ -49,12 +49,14 @@ class Served:
     """An application on a port of loopback.
 
     Over TLS 1.3 with `certificate` (PEM, key and certificate); only for whom `client_authority` certified, if given.
+    Within `bounds`.
     """
 
     app: FastAPI
     port: int
     certificate: Path | None = None
     client_authority: Path | None = None
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 async def serve(*apps: Served, work: Awaitable[None]) -> None:
@@ -78,38 +80,29 @@ async def serve(*apps: Served, work: Awaitable[None]) -> None:
             raise end
 
 
-class _Server(uvicorn.Server):
-    """Leaves signals to the process: two servers here would take them from each other."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _server(one: Served) -> uvicorn.Server:
+def _server(one: Served) -> Server:
     def context(_: uvicorn.Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
         made = default()
         made.minimum_version = ssl.TLSVersion.TLSv1_3
         return made
 
-    return _Server(
-        uvicorn.Config(
-            one.app,
-            host="127.0.0.1",
-            port=one.port,
-            ssl_certfile=one.certificate,
-            ssl_ca_certs=None if one.client_authority is None else str(one.client_authority),
-            ssl_cert_reqs=ssl.CERT_NONE if one.client_authority is None else ssl.CERT_REQUIRED,
-            ssl_context_factory=context if one.certificate else None,
-            proxy_headers=False,  # nobody before it is believed: what was signed is what came
-            log_config=None,
-            access_log=False,
-            lifespan="off",  # what runs is started and stopped by the process
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            limit_concurrency=1_000,
-            h11_max_incomplete_event_size=64 * 1024,
-        )
+    config = uvicorn.Config(
+        one.app,
+        host="127.0.0.1",
+        port=one.port,
+        ws="none",
+        ssl_certfile=one.certificate,
+        ssl_ca_certs=None if one.client_authority is None else str(one.client_authority),
+        ssl_cert_reqs=ssl.CERT_NONE if one.client_authority is None else ssl.CERT_REQUIRED,
+        ssl_context_factory=context if one.certificate else None,
+        proxy_headers=False,  # nobody before it is believed: what was signed is what came
+        server_header=False,
+        log_config=None,
+        access_log=False,
+        lifespan="off",  # what runs is started and stopped by the process
+        timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    return Server(config, one.bounds)
 
 
 def _json(value: dict[str, Any], status: int = 200) -> Response:

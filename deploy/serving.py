@@ -33,9 +33,10 @@ log = structlog.get_logger()
 class Bounds:
     """What callers may take, all of them together or each. Whoever goes beyond it is refused, never all the others."""
 
-    # Of the 1,024 descriptors that a process has where nobody set more: the rest is for Kafka, PostgreSQL and files.
-    # Beyond it whoever has waited longest without a whole request makes room: idle callers can't shut others out.
-    connections: int = 800
+    # On each of two ports, of the 1,024 descriptors that a process has where nobody set more: the rest is for Kafka,
+    # PostgreSQL and files. Beyond it whoever has waited longest without a whole request makes room: idle callers,
+    # however many, can't shut others out.
+    connections: int = 400
     patience_seconds: float = 0.25  # nobody is put out sooner: a burst of callers who ask at once is served in turn
     handshake_seconds: float = 5.0  # two round trips; the SDK waits as long for it
     idle_seconds: float = 15.0  # between two requests: a subscriber's polls are closer
