@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,16 +16,21 @@ import httpx
 from bus import httpsig
 from bus.identity import Identity
 from bus.messages import Grant, KeyRequest, Read, open_grant
-from bus.transport import client_context
+from bus.transport import UNPACKED, answer_of, client_context
 from bus.trust import Trust
 from schemas.errors import Code, DeptbusError, Malformed, Refused, Unavailable
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0  # a gateway answers in milliseconds, or says 503 within its own bounds
+WHOLE_SECONDS = 100.0  # the largest answer over a slow line: a gateway hangs up on whoever reads more slowly
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 _EXCEPTIONS: Mapping[int, type[DeptbusError]] = {
     400: Malformed,
+    408: Malformed,
+    411: Malformed,
     413: Malformed,
+    415: Malformed,
+    431: Malformed,
     500: Unavailable,  # a defect of that gateway: another may do better, and nothing was released
     503: Unavailable,
 }
@@ -101,11 +107,11 @@ class GatewayClient:
 
     async def post_json(self, path: str, body: Any) -> Any:
         """The JSON answer to a signed POST. Raises `Unavailable`, `Refused`, `Malformed`."""
-        return json.loads(await self.send("POST", path, json.dumps(body).encode(), "application/json"))
+        return _json(await self.send("POST", path, json.dumps(body).encode(), "application/json"))
 
     async def get_json(self, path: str) -> Any:
         """The JSON answer to a signed GET. Raises as `post_json`."""
-        return json.loads(await self.send("GET", path, b"", "application/json"))
+        return _json(await self.send("GET", path, b"", "application/json"))
 
     async def proof(self, entry: bytes) -> bytes:
         """A `.tlog-proof` file's bytes: that the log has an entry, by its leaf hash, as a grant's results name it.
@@ -142,23 +148,30 @@ class GatewayClient:
         raise away or Unavailable(Code.GATEWAY_UNAVAILABLE, "no gateway is known: is the stack up?")
 
     async def _send(self, url: str, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+        asking = self._http.stream(method, url + path, content=body, headers={**headers, **UNPACKED})
         try:
-            response = await self._http.request(method, url + path, content=body, headers=headers)
+            async with asyncio.timeout(WHOLE_SECONDS), asking as response:
+                answer = await answer_of(response, MAX_ANSWER_BYTES)
         except (httpx.HTTPError, OSError) as exc:
             raise Unavailable(Code.GATEWAY_UNAVAILABLE, f"{url} did not answer ({type(exc).__name__})") from exc
-        if len(response.content) > MAX_ANSWER_BYTES:
-            raise Malformed(Code.REQUEST_TOO_LARGE, f"{url} answered with more than {MAX_ANSWER_BYTES} bytes")
         if response.is_success:
-            return response.content
-        raise _error(response, url)
+            return answer
+        raise _error(response.status_code, answer, url)
 
 
-def _error(response: httpx.Response, url: str) -> DeptbusError:
+def _json(answer: bytes) -> Any:
+    """Raises `Malformed`: a gateway's answer is foreign text, too."""
+    try:
+        return json.loads(answer)
+    except (ValueError, RecursionError) as exc:
+        raise Malformed(Code.REQUEST_MALFORMED, "the gateway's answer is no JSON text") from exc
+
+
+def _error(status: int, answer: bytes, url: str) -> DeptbusError:
     """The gateway's refusal as the exception that it was there."""
     try:
-        said = response.json()
+        said = _json(answer)
         code, detail = Code(said["code"]), str(said["detail"])
-    except (ValueError, KeyError, TypeError):
-        code, detail = Code.GATEWAY_UNAVAILABLE, f"{url} answered {response.status_code} without a code"
-        return Unavailable(code, detail)
-    return _EXCEPTIONS.get(response.status_code, Refused)(code, detail)
+    except (Malformed, ValueError, KeyError, TypeError):
+        return Unavailable(Code.GATEWAY_UNAVAILABLE, f"{url} answered {status} without a code")
+    return _EXCEPTIONS.get(status, Refused)(code, detail)

@@ -13,11 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from bus.pki import write_private
-from schemas.errors import Code, Misuse
+from schemas.errors import Code, Malformed, Misuse
 
 AUTHORITY = "tls-ca.pem"
 LOGIN = "kafka.json"
+UNPACKED = {"Accept-Encoding": "identity"}  # what every request here asks for: see `answer_of`
 
 
 def client_context(authority: str) -> ssl.SSLContext:
@@ -25,6 +28,21 @@ def client_context(authority: str) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=authority or None)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     return context
+
+
+async def answer_of(response: httpx.Response, limit: int) -> bytes:
+    """The body of an answer as it comes in, no longer than `limit`. Raises `Malformed`, and httpx's own errors.
+
+    REQUEST_TOO_LARGE before it is held whole, REQUEST_ENCODED if it is packed: a few bytes would unpack to gigabytes.
+    """
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Malformed(Code.REQUEST_ENCODED, f"{response.url.host} packed its answer, which was not asked for")
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > limit:
+            raise Malformed(Code.REQUEST_TOO_LARGE, f"{response.url.host} answered with more than {limit} bytes")
+    return bytes(body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +81,7 @@ class Login:
             return cls(authority=authority, certificate=certificate, key=key, servers=servers)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as exc:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             raise Misuse(Code.CONFIG_INVALID, f"{folder / LOGIN}: no readable login of Kafka") from exc
 
 

@@ -13,6 +13,7 @@ from bus.tlog.checkpoint import Checkpoint, parse_size
 from bus.tlog.note import Note, Signature
 from bus.tlog.policy import Policy, Witness
 from bus.tlog.witness import SIZE_TYPE, Submission
+from bus.transport import UNPACKED, answer_of
 from schemas.errors import Code, DeptbusError, Malformed, Refused
 
 ANSWER_SECONDS = 5.0  # a witness checks one signature and writes one row
@@ -87,13 +88,9 @@ class Witnesses:
         proof = await self._proof(old, checkpoint.size) if old else []
         request = Submission(old, tuple(proof), note).encode()
         url = witness.url.rstrip("/") + "/add-checkpoint"
-        async with self._http.stream("POST", url, content=request, timeout=self._seconds) as response:
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > MAX_ANSWER_BYTES:
-                    raise Malformed(Code.NOTE_INVALID, f"its answer has more than {MAX_ANSWER_BYTES} bytes")
-        return response.status_code, response.headers.get("Content-Type", "").partition(";")[0], bytes(body)
+        async with self._http.stream("POST", url, content=request, headers=UNPACKED, timeout=self._seconds) as response:
+            body = await answer_of(response, MAX_ANSWER_BYTES)
+        return response.status_code, response.headers.get("Content-Type", "").partition(";")[0], body
 
 
 def _cosignature(witness: Witness, note: Note, lines: str) -> Signature:

@@ -416,4 +416,4 @@ def test_an_answer_that_does_not_come_is_waited_for_only_so_long() -> None:
     got, seconds = asyncio.run(run())
     assert got == []
     assert seconds < 3
-    assert (_counted("mute", "away"), _counted("endless", "NOTE_INVALID")) == (1, 1)
+    assert (_counted("mute", "away"), _counted("endless", "REQUEST_TOO_LARGE")) == (1, 1)
