@@ -25,6 +25,11 @@ def subject(key: bytes, kind: str, canonical_id: str) -> bytes:
     return digest(_keyed(key), f"subject\n{kind}\n{canonical_id}".encode())
 
 
+def person(root: bytes, issuer: str, subject: str) -> bytes:
+    """Who logs in, 32 bytes: by the OpenID provider's URL and its `sub` (ASCII), which may be anything but secret."""
+    return digest(_keyed(expand(root, b"deptbus/1 person")), f"{issuer}\n{subject}".encode())
+
+
 def licence(key: bytes, identifying: Sequence[str]) -> bytes:
     """A licence's reference over all its versions, 32 bytes, from the catalogue's identifying fields in order.
 

@@ -20,6 +20,7 @@ from bus.gateway import catalogue, control, issuing
 from bus.gateway.keyring import Keyring
 from bus.identity import Identity
 from bus.kafka import kafka_errors, producer
+from bus.people.openid import Registration
 from bus.pki import CertificateAuthority, Role, Signer, write_private
 from bus.recorder.guard import Guard
 from bus.recorder.log import LogKeys
@@ -107,6 +108,10 @@ class Bus:
         """The lists in `proofs.toml`, or those that come with the software. Raises `Malformed` (CONFIG_INVALID)."""
         file = self.folder / "proofs.toml"
         return Proofs.parse(file.read_bytes()) if file.exists() else Proofs.shipped()
+
+    def people(self) -> Registration | None:
+        """The bus's registration at the OpenID provider in `people.json`. Raises `Misuse` (CONFIG_INVALID)."""
+        return Registration.load(self.folder / "people.json")
 
     def begin_log(self) -> None:
         """The log's key, its verifier key for everyone, its guard at nothing. Once: `Misuse` if there is a guard."""

@@ -50,10 +50,10 @@ def main() -> None:
     configure(arguments.process)
     run = _gateway if arguments.process == "gateway" else _recorder
     with suppress(KeyboardInterrupt):
-        uvloop.run(_until_stopped(run(arguments)))
+        uvloop.run(until_stopped(run(arguments)))
 
 
-async def _until_stopped(work: Awaitable[None]) -> None:
+async def until_stopped(work: Awaitable[None]) -> None:
     """SIGTERM and SIGINT cancel the work, which then closes what it opened."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
@@ -75,6 +75,7 @@ async def _gateway(arguments: argparse.Namespace) -> None:
         proofs=bus.proofs(),
         years=bus.supervision_rules().years,
         names=_names(arguments),
+        people=bus.people(),
     )
     async with gateway:
         _collect_seldom()

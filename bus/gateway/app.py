@@ -25,9 +25,11 @@ from bus.gateway.logfiles import leaf_hash as parse_leaf_hash
 from bus.gateway.openapi import PATH, document
 from bus.gateway.service import Gateway
 from bus.messages import MAX_REQUEST_BYTES, KeyRequest
+from bus.people import web
 from schemas.errors import Code, DeptbusError, Malformed, Misuse, Refused, Unavailable
 
 MAX_JSON_BYTES = 1024 * 1024  # a thousand consents at once take half of it
+MAX_LOGIN_BYTES = 32 * 1024  # a handle and a provider's answer
 _STATUS = {
     Code.REQUEST_UNSIGNED: 401,
     Code.REQUEST_SIGNATURE: 401,
@@ -40,6 +42,9 @@ _STATUS = {
     Code.CERTIFICATE_EXPIRED: 401,
     Code.CERTIFICATE_REVOKED: 401,
     Code.CERTIFICATE_ROLE: 401,
+    Code.LOGIN_STATE: 401,
+    Code.LOGIN_REFUSED: 401,
+    Code.LOGIN_ENDED: 401,
     Code.REQUEST_TOO_LARGE: 413,
     Code.REQUEST_ENCODED: 415,
     Code.NOT_FOUND: 404,
@@ -66,6 +71,7 @@ def create_app(gateway: Gateway, base_url: str | None = None) -> FastAPI:
     app = FastAPI(title="deptbus gateway", version="1", openapi_url=None)
     described = msgspec.json.encode(document(gateway.routes(), STATUSES))
     app.router.route_class = _Counted
+    app.state.base_url = base_url
 
     @app.exception_handler(DeptbusError)
     async def refuse(request: Request, error: DeptbusError) -> Response:
@@ -138,6 +144,10 @@ def create_app(gateway: Gateway, base_url: str | None = None) -> FastAPI:
         signed, body = await _signed(request, gateway, MAX_JSON_BYTES)
         return gateway.decisions.asked_by(signed, request.url.path.removeprefix("/access/v1/")), body
 
+    async def read(request: Request, body_type: Any) -> Any:
+        return _decode(await body_of(request, MAX_LOGIN_BYTES), body_type)
+
+    app.router.routes.extend(web.create_router(gateway.logins, read, base_url, _Counted).routes)
     router = authzen.create_router(admit, status_of, base_url=base_url, obligations=[OBLIGATION])
     app.router.routes.extend(router.routes)  # flat, as all others: `include_router` would hide what routes there are
 
@@ -211,8 +221,12 @@ def status_of(error: DeptbusError) -> int:
 
 
 async def _signed(request: Request, gateway: Gateway, limit: int) -> tuple[httpsig.Signed, bytes]:
-    """The body, no longer than `limit`, and who signed for it."""
+    """The body, no longer than `limit`, and who signed for it: a department, or else a person by her session."""
     data = await body_of(request, limit)
+    if "signature" not in request.headers:
+        token = web.token_of(request, web.origin_of(request, request.app.state.base_url))
+        if token is not None:
+            return await gateway.logins.asking(token, request.scope["route"].path, data), data
     message = httpsig.Message(method=request.method, url=str(request.url), headers=_headers(request))
     return await gateway.authenticate(message, data), data
 

@@ -168,7 +168,7 @@ class Auditing:
 
     async def query(self, signed: Signed, body: EntriesBody) -> Any:
         """A page of entries, and the checkpoint that it is true at."""
-        subjects = self._subjects(body)
+        subjects = self._subjects(signed, body)
         async with self._connect("reading the trail") as connection:
             wanted, auditor = await self._wanted(connection, signed, body, subjects)
             at = await trail.published(connection)
@@ -188,7 +188,7 @@ class Auditing:
 
         A reading of numbers concerns the departments that the filter names.
         """
-        subjects = self._subjects(body)
+        subjects = self._subjects(signed, body)
         async with self._connect("counting the trail") as connection:
             wanted, auditor = await self._wanted(connection, signed, body, subjects)
             at = await trail.published(connection)
@@ -206,7 +206,7 @@ class Auditing:
 
     async def story(self, signed: Signed, body: StoryBody) -> Any:
         """What became of one record. Raises `Refused` (NOT_FOUND), the same for no record and for none of one's own."""
-        embargoes.check_reader(body.reader)
+        embargoes.check_reader(signed, body.reader)
         record = bytes.fromhex(asked("record", body.record)[1])
         caller = signed.caller.uscc
         async with self._connect("reading a story") as connection:
@@ -231,9 +231,9 @@ class Auditing:
             "events": [one.to_json() for one in events],
         }
 
-    def _subjects(self, body: FilterBody) -> list[bytes]:
+    def _subjects(self, signed: Signed, body: FilterBody) -> list[bytes]:
         """A person's or a firm's pseudonyms, computed for who asks. Checks what the log will say of the reader, too."""
-        embargoes.check_reader(body.reader)
+        embargoes.check_reader(signed, body.reader)
         return [] if body.subject is None else self._everywhere(body.subject)
 
     async def _wanted(

@@ -5,8 +5,8 @@ would suffer from that: until the end of its embargo. One auditor proposes the e
 neither proposed it nor read for that investigation. Both acts are entries of the log.
 
 Without one a reading is shown after 30 days: time for a second person to say something else, and nobody hides a reading
-by saying nothing. Whatever was set, it is shown 180 days after it happened. Who an operator is, is the auditor's word:
-the bus knows departments, and holds each to what it signed.
+by saying nothing. Whatever was set, it is shown 180 days after it happened. Who an operator is, is the auditor's word
+where her department's key signs; in a session (`bus.people`) it is the person herself.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ class ReadingsBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class EmbargoBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """`POST /v1/audit/embargoes`: proposed by `operator` of the auditor that signs."""
+    """`POST /v1/audit/embargoes`: proposed by `operator` of the auditor that signs; in a session by her."""
 
     investigation: Name
     until: Time
-    operator: Name
+    operator: Text = ""
 
 
 class ConfirmBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`POST /v1/audit/embargoes:confirm`."""
 
     id: UUID
-    operator: Name
+    operator: Text = ""
 
 
 class EmbargoesBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -107,10 +107,10 @@ class EmbargoAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     confirmed_at: Time | None
 
 
-def check_reader(reader: ReaderBody) -> None:
-    """Raises `Malformed` or `Refused` (PERSONAL_ID) for texts that the log does not take."""
+def check_reader(signed: Signed, reader: ReaderBody) -> None:
+    """Raises `Malformed` or `Refused` (PERSONAL_ID) for texts that the log does not take, and as `Signed.operator`."""
     check_texts(reader.operator, reader.investigation)
-    if reader.investigation and not reader.operator:
+    if not signed.operator(reader.operator) and reader.investigation:
         raise Malformed(Code.REQUEST_MALFORMED, "who reads for an investigation says who she is: reader.operator")
 
 
@@ -126,7 +126,7 @@ async def _keep(
     about = sorted(set(parties) - {signed.caller.uscc})
     if about:
         now = datetime.now(UTC)
-        fields = (signed.caller.uscc, reader.operator, what, reader.investigation)
+        fields = (signed.caller.uscc, signed.operator(reader.operator), what, reader.investigation)
         await connection.execute(SQL["keep"], entry, now, *fields, about)
 
 
@@ -176,15 +176,16 @@ class Embargoes:
 
     async def propose(self, signed: Signed, body: EmbargoBody) -> Any:
         """An embargo that counts when another has confirmed it. Raises `Malformed`, `Refused` (REQUEST_FORBIDDEN)."""
-        check_reader(ReaderBody(operator=body.operator, investigation=body.investigation))
-        _need(body.operator, body.investigation)
+        check_texts(body.operator, body.investigation)
+        operator = signed.operator(body.operator)
+        _need(operator, body.investigation)
         if body.until > datetime.now(UTC) + LONGEST:
             raise Malformed(Code.REQUEST_MALFORMED, f"until is at most {LONGEST.days} days from now")
         number = uuid4()
         async with self._connect("proposing an embargo") as connection:
             await _check_auditor(connection, signed)
-            await self._log(signed, body.operator, "proposed", body.investigation, body.until)
-            fields = (body.investigation, body.until, signed.caller.uscc, body.operator)
+            await self._log(signed, operator, "proposed", body.investigation, body.until)
+            fields = (body.investigation, body.until, signed.caller.uscc, operator)
             await connection.execute(SQL["propose"], number, *fields)
             row = await connection.fetchrow(SQL["lock"], number)
         return _embargo(row)
@@ -196,8 +197,9 @@ class Embargoes:
         person: who proposed it, or has read for the investigation).
         """
         check_texts(body.operator)
-        _need(body.operator)
-        person = (signed.caller.uscc, body.operator)
+        operator = signed.operator(body.operator)
+        _need(operator)
+        person = (signed.caller.uscc, operator)
         async with self._connect("confirming an embargo") as connection, connection.transaction():
             await _check_auditor(connection, signed)
             row = await connection.fetchrow(SQL["lock"], body.id)
@@ -214,7 +216,7 @@ class Embargoes:
                     Code.REQUEST_FORBIDDEN,
                     "who has read for an investigation does not confirm its embargo: ask another",
                 )
-            await self._log(signed, body.operator, "confirmed", row["investigation"], row["until"])
+            await self._log(signed, operator, "confirmed", row["investigation"], row["until"])
             await connection.execute(SQL["confirm"], body.id, *person)
             row = await connection.fetchrow(SQL["lock"], body.id)
         return _embargo(row)

@@ -102,7 +102,7 @@ class Impacts:
 
         Whoever neither issued, opened nor derived from it is refused (NOT_FOUND), as if there were no such record.
         """
-        embargoes.check_reader(body.reader)
+        embargoes.check_reader(signed, body.reader)
         record = leaf_hash(body.record)
         caller = signed.caller.uscc
         async with self._connect("looking for who relied on a record") as connection:

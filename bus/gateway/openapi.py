@@ -22,6 +22,7 @@ from bus.gateway.evaluating import (
 )
 from bus.gateway.reading import AdmittedAnswer
 from bus.httpsig import Signed
+from bus.people.web import EndedAnswer, LoginAnswer, LoginBody, SessionAnswer, SessionBody, WhoAnswer
 from schemas.avro import wire_schema
 from schemas.errors import Code
 
@@ -31,6 +32,7 @@ _HEX = "[0-9a-f]"
 _INDEX = r"(x[0-9]{3}/)*[0-9]{3}(\.p/[0-9]{1,3})?"  # C2SP tlog-tiles
 _JSON, _AVRO, _TEXT, _FILE = "application/json", "application/avro", "text/plain", "application/octet-stream"
 _SIGNATURE = ("Signature", "Signature-Input", "Content-Digest")
+_SESSION: list[dict[str, list[str]]] = [{"Session": []}, {"Cookie": []}]  # of a person: which paths, her role says
 _SIGNED: list[dict[str, list[str]]] = [{name: [] for name in _SIGNATURE}]
 
 _TOKEN: list[dict[str, list[str]]] = [{"Token": []}]
@@ -71,10 +73,11 @@ def document(routes: Mapping[str, Route], statuses: Iterable[int]) -> dict[str, 
     """The whole document. `statuses` are those that a refusal can have."""
     kinds = [Refusal, Probe, RegisteredSchema, AdmittedAnswer]
     kinds += [DecisionAnswer, DecisionsAnswer, EntitiesAnswer, ActionsAnswer, ConfigurationAnswer]
+    kinds += [LoginBody, LoginAnswer, SessionBody, SessionAnswer, WhoAnswer, EndedAnswer]
     kinds += [kind for route in routes.values() for kind in (route.body, route.answer)]
     schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     refusal, probe, registered, admitted, *described = schemas
-    access, described = described[:5], described[5:]
+    access, people, described = described[:5], described[5:11], described[11:]
     refusals = {str(status): _answer(HTTPStatus(status).phrase, _JSON, refusal) for status in sorted(statuses)}
     paths = {
         path: {"post": _operation(path, route.call, refusals, _body(_JSON, body), _ok(_JSON, answer))}
@@ -87,14 +90,20 @@ def document(routes: Mapping[str, Route], statuses: Iterable[int]) -> dict[str, 
             "version": "1",
             "description": (
                 "Every path below /v1 and /access/v1 takes a request signed by RFC 9421; bus/FORMATS.md says how. "
+                "A person asks in a session (/people/login) instead, what her role may. "
                 "Integers are written without a fraction."
             ),
         },
-        "paths": paths | _others(refusals, probe, registered, admitted) | _access(refusals, *access),
+        "paths": paths
+        | _others(refusals, probe, registered, admitted)
+        | _access(refusals, *access)
+        | _people(refusals, *people),
         "components": {
             "schemas": _closed(components) | _entry_bodies(),
             "securitySchemes": {
                 **{name: {"type": "apiKey", "in": "header", "name": name} for name in _SIGNATURE},
+                "Session": {"type": "http", "scheme": "bearer", "description": "of POST /people/sessions"},
+                "Cookie": {"type": "apiKey", "in": "cookie", "name": "__Host-deptbus"},
                 "Token": {"type": "http", "scheme": "bearer", "description": "of POST /v1/audit/tokens"},
             },
         },
@@ -203,6 +212,33 @@ def _access(
                 "security": [],
             }
         },
+    }
+
+
+def _people(
+    refusals: Mapping[str, Any], begin: Any, begun: Any, complete: Any, session: Any, who: Any, ended: Any
+) -> dict[str, Any]:
+    """Login and logout of people."""
+
+    def said(method: str, name: str, summary: str, answers: Any, body: Any = None, security: Any = ()) -> Any:
+        operation = {"operationId": name, "summary": summary, "responses": {**answers, **refusals}}
+        operation |= {"security": list(security)} | ({"requestBody": _body(_JSON, body)} if body else {})
+        return {method: operation}
+
+    text = {"type": "string"}
+    answer = [{"name": name, "in": "query", "schema": text} for name in ("code", "state", "iss", "error")]
+    callback = said("get", "people_callback", "The provider's answer to a browser: a session.", _ok(_JSON, who))
+    callback["get"]["parameters"] = answer
+    away = {"302": {"description": "To the OpenID provider, and back to /people/callback."}}
+    return {
+        "/people/login": said("get", "people_login", "A browser begins a login.", away),
+        "/people/callback": callback,
+        "/people/logins": said("post", "people_logins", "A command begins a login.", _ok(_JSON, begun), begin),
+        "/people/sessions": said(
+            "post", "people_sessions", "A command completes it: a bearer token.", _ok(_JSON, session), complete
+        ),
+        "/people/me": said("get", "people_me", "Whose session it is.", _ok(_JSON, who), security=_SESSION),
+        "/people/logout": said("post", "people_logout", "Ends a session.", _ok(_JSON, ended), security=_SESSION),
     }
 
 

@@ -341,7 +341,7 @@ class Policies:
 
     async def replay(self, signed: Signed, body: ReplayBody) -> Any:
         """The log's decisions again, under the rules of today: those that would be others, for auditors."""
-        embargoes.check_reader(body.reader)
+        embargoes.check_reader(signed, body.reader)
         wanted = Filter(groups=(frozenset([("kind", "Decision")]),), since=body.since, until=body.until)
         async with self._connect("replaying") as connection:
             if not await control.is_auditor(connection, signed.caller.uscc):

@@ -213,7 +213,7 @@ class Scorecards:
 
         Raises `Refused` (REQUEST_FORBIDDEN) for another's if the caller is no auditor, `Misuse` as `Span.of`.
         """
-        embargoes.check_reader(body.reader)
+        embargoes.check_reader(signed, body.reader)
         caller = signed.caller.uscc
         whose = caller if body.department is None else asked("party", body.department)[1]
         span = Span.of(body, datetime.now(CHINA).date())

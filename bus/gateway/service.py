@@ -74,6 +74,18 @@ from bus.gateway.usages import PeriodAnswer, PeriodBody, Usages, UsagesAnswer, U
 from bus.httpsig import Signed
 from bus.kafka import bounded, kafka_errors, producer
 from bus.messages import KeyRequest, Read, check_asked
+from bus.people.logins import Logins
+from bus.people.openid import Provider, Registration
+from bus.people.register import (
+    AppointBody,
+    DepartmentAnswer,
+    DepartmentBody,
+    NothingBody,
+    OperationsAnswer,
+    PersonAnswer,
+    PersonBody,
+    Register,
+)
 from bus.renewal import follow
 from bus.sealer import SCHEMA_ID
 from bus.topics import RULES
@@ -149,10 +161,12 @@ class Gateway:
         proofs: Proofs | None = None,
         years: Years = NONE,
         names: Collection[str] = (),
+        people: Registration | None = None,
     ) -> None:
         """Without `proofs`, the lists that come with the software count; `years` are the operator's own calendar.
 
-        `names` are the authorities that it is reached at (`httpsig.verify`); none means any.
+        `names` are the authorities that it is reached at (`httpsig.verify`); none means any. `people` log in at that
+        provider; without one nobody does.
         """
         self._keyring = keyring
         self._names = frozenset(names)
@@ -192,6 +206,16 @@ class Gateway:
         self.consents = Consents(self.rulebook, catalogue, self._pseudonym, self._log_reading)
         self.powers = Powers(self.rulebook, catalogue)
         self.mandates = Mandates(self.rulebook, catalogue, self._pseudonym)
+        self._provider = Provider(people) if people else None
+        self.logins = Logins(self._connection, self._log_reading, self._person, self._provider)
+        self.register = Register(
+            self._connection,
+            self._append,
+            self.revisions,
+            lambda subject: self._person(self.logins.provider.registration.issuer, subject),
+            keyring.signer,
+            origin,
+        )
         self.decisions = DecisionPoint(self._connection, self._append, catalogue, keyring.signer, origin)
 
     async def __aenter__(self) -> Self:
@@ -326,6 +350,14 @@ class Gateway:
             "/v1/sets:candidates": Route(self.sets.candidates, CandidatesBody, CandidatesAnswer),
             "/v1/sets:prove": Route(self.sets.prove, MemberBody, ProofAnswer),
             "/v1/scorecards:show": Route(self.scorecards.show, ScorecardBody, ScorecardAnswer),
+            "/v1/people": Route(self.register.appoint, AppointBody, PersonAnswer),
+            "/v1/people:suspend": Route(self.register.suspend, PersonBody, PersonAnswer),
+            "/v1/people:resume": Route(self.register.resume, PersonBody, PersonAnswer),
+            "/v1/people:dismiss": Route(self.register.dismiss, PersonBody, PersonAnswer),
+            "/v1/people:list": Route(self.register.people, NothingBody, list[PersonAnswer]),
+            "/v1/departments:suspend": Route(self.register.suspend_department, DepartmentBody, DepartmentAnswer),
+            "/v1/departments:resume": Route(self.register.resume_department, DepartmentBody, DepartmentAnswer),
+            "/v1/operations:show": Route(self.register.operations, NothingBody, OperationsAnswer),
             "/v1/subjects/usages:query": Route(self.usages.query, UsagesBody, UsagesAnswer),
             "/v1/subjects/usages:period": Route(self.usages.period, PeriodBody, PeriodAnswer),
         }
@@ -381,6 +413,9 @@ class Gateway:
         key = pseudonyms.item_key(self._keyring.pseudonym_root, name, GENERATION)
         return pseudonyms.subject(key, subject.kind, _canonical(subject))
 
+    def _person(self, issuer: str, subject: str) -> bytes:
+        return pseudonyms.person(self._keyring.pseudonym_root, issuer, subject)
+
     def _everywhere(self, subject: SubjectBody) -> list[bytes]:
         """The subject's pseudonym under every item: the auditor asks about a person, not about a licence."""
         return [self._pseudonym(item, subject) for item in self._catalogue.items]
@@ -399,7 +434,7 @@ class Gateway:
         """The leaf hash of the entry, which is in the log when this returns."""
         body = {
             "reader": signed.caller.uscc,
-            "operator": operator,
+            "operator": signed.operator(operator),
             "what": what,
             "subjects": subjects,
             "returned": returned,
@@ -500,6 +535,8 @@ class Gateway:
             await self._producer.stop()
         if self._pool is not None:
             self._pool.terminate()
+        if self._provider is not None:
+            await self._provider.aclose()
         await self._standing.stop()
         await self._feed.stop()
 

@@ -124,7 +124,7 @@ class Usages:
 
         Raises `Refused` (REQUEST_FORBIDDEN) for who is neither a portal nor an auditor.
         """
-        embargoes.check_reader(body.reader)
+        embargoes.check_reader(signed, body.reader)
         subjects = self._everywhere(body.subject)
         async with self._connect("reading who opened a subject's data") as connection:
             auditor = await _may_ask(connection, signed)

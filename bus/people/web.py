@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
 
 from bus.people.logins import LOGIN_LIFE, LONGEST, Logins
 from schemas.errors import Code, Malformed, Refused
@@ -44,7 +45,10 @@ class SessionBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`POST /people/sessions`: the handle, and the parameters with which the browser came back."""
 
     handle: str
-    answer: dict[str, str]
+    state: str
+    code: str | None = None
+    iss: str | None = None
+    error: str | None = None
 
 
 class WhoAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -91,9 +95,9 @@ def origin_of(request: Request, base_url: str | None) -> str:
     return base_url or f"{request.url.scheme}://{request.url.netloc}"
 
 
-def create_router(logins: Logins, read: Read, base_url: str | None) -> APIRouter:
+def create_router(logins: Logins, read: Read, base_url: str | None, counted: type[APIRoute]) -> APIRouter:
     """`read` gives a request's body as a type. The routes are described in `bus.gateway.openapi`."""
-    router = APIRouter()
+    router = APIRouter(route_class=counted)
 
     @router.get("/people/login")
     async def login(request: Request) -> Response:
@@ -129,7 +133,7 @@ def create_router(logins: Logins, read: Read, base_url: str | None) -> APIRouter
     async def complete(request: Request) -> Response:
         """A command completes it: a session as a bearer token."""
         body: SessionBody = await read(request, SessionBody)
-        session = await logins.complete(body.handle, _answer(body.answer))
+        session = await logins.complete(body.handle, _answer(msgspec.to_builtins(body)))
         return _json({**session.to_json(), "token": session.token})
 
     @router.get("/people/me")
@@ -155,9 +159,9 @@ def create_router(logins: Logins, read: Read, base_url: str | None) -> APIRouter
     return router
 
 
-def _answer(parameters: Mapping[str, str]) -> dict[str, str]:
+def _answer(parameters: Mapping[str, str | None]) -> dict[str, str]:
     """What a provider says in a redirect, once each and bounded."""
-    said = {name: parameters[name] for name in ("code", "state", "iss", "error") if name in parameters}
+    said = {name: text for name in ("code", "state", "iss", "error") if (text := parameters.get(name)) is not None}
     if any(len(value) > MAX_ANSWER for value in said.values()):
         raise Malformed(Code.REQUEST_TOO_LARGE, f"a parameter has more than {MAX_ANSWER} characters")
     return said
