@@ -280,10 +280,10 @@ def _key(keys: Mapping[str, Any], kid: Any, algorithm: str) -> RSAKey | ECKey | 
     wrong = one.get("kty") != ALGORITHMS[algorithm] or one.get("use", "sig") != "sig"
     if wrong or one.get("alg", algorithm) != algorithm:
         raise Refused(Code.ID_TOKEN_SIGNATURE, "the key that the ID token names is for something else")
+    if one["kty"] == "RSA" and 6 * len(one["n"]) < RSA_BITS:  # base64url
+        raise Refused(Code.ID_TOKEN_SIGNATURE, f"the provider's RSA key has less than {RSA_BITS} bits")
     key = import_key(one)
     assert isinstance(key, RSAKey | ECKey | OKPKey)
-    if isinstance(key, RSAKey) and key.public_key.key_size < RSA_BITS:
-        raise Refused(Code.ID_TOKEN_SIGNATURE, f"the provider's RSA key has less than {RSA_BITS} bits")
     return key
 
 
