@@ -9,7 +9,8 @@ A folder, readable by its owner only::
     kem.key           opens grants (private, raw)
     pseudonyms.json   {item: {generation: key in hex}}
     kafka.json        user and password at Kafka
-    tls-ca.pem        who certifies Kafka's brokers and gateways for TLS
+    kafka-ca.pem      who certifies its brokers for TLS
+    tls-ca.pem        who certifies gateways for TLS
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from bus import hpke
 from bus.pki import Signer, stamp, write_private
 from bus.renewal import follow
-from bus.transport import AUTHORITY, Cluster, Login
+from bus.transport import Cluster, Login
 from schemas.errors import Code, Misuse
 
 KEM = "kem.key"
+
+TLS_AUTHORITY = "tls-ca.pem"
 
 
 @dataclass(slots=True, kw_only=True, repr=False)
@@ -95,7 +98,7 @@ class Identity:
 
     def save_login(self, folder: Path) -> None:
         """Writes how to connect anew."""
-        (folder / AUTHORITY).write_text(self.tls_authority, "ascii")
+        (folder / TLS_AUTHORITY).write_text(self.tls_authority, "ascii")
         if self.login is not None:
             self.login.save(folder)
 
@@ -128,11 +131,11 @@ class Identity:
                     for item, of_item in keys.items()
                 },
                 login=Login.load(folder),
-                tls_authority=(folder / AUTHORITY).read_text("ascii") if (folder / AUTHORITY).exists() else "",
+                tls_authority=(folder / TLS_AUTHORITY).read_text("ascii") if (folder / TLS_AUTHORITY).exists() else "",
                 folder=folder,
                 _kem_seen=stamp(folder / KEM),
             )
-        except (OSError, ValueError, KeyError) as exc:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             raise Misuse(
                 Code.CONFIG_INVALID, f"{folder}: not a department's folder ({exc}); make one with `deptbus org add`"
             ) from exc

@@ -18,8 +18,7 @@ import httpx
 from bus.pki import write_private
 from schemas.errors import Code, Malformed, Misuse
 
-AUTHORITY = "tls-ca.pem"
-LOGIN = "kafka.json"
+LOGIN, BROKERS = "kafka.json", "kafka-ca.pem"
 UNPACKED = {"Accept-Encoding": "identity"}  # what every request here asks for: see `answer_of`
 
 
@@ -61,12 +60,12 @@ class Login:
     servers: str = ""
 
     def save(self, folder: Path) -> None:
-        """`kafka.json` (0600) and `tls-ca.pem`."""
+        """`kafka.json` (0600) and `kafka-ca.pem`."""
         own = {"user": self.user, "password": self.password}
         about = own if self.user else {"certificate": str(self.certificate), "key": str(self.key)}
         about |= {"servers": self.servers} if self.servers else {}
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (folder / AUTHORITY).write_text(self.authority, "ascii")
+        (folder / BROKERS).write_text(self.authority, "ascii")
         write_private(folder / LOGIN, json.dumps(about).encode())
 
     @classmethod
@@ -74,7 +73,7 @@ class Login:
         """None if the folder has no login: Kafka is then spoken to in clear. Raises `Misuse` (CONFIG_INVALID)."""
         try:
             about = json.loads((folder / LOGIN).read_text("ascii"))
-            authority, servers = (folder / AUTHORITY).read_text("ascii"), about.get("servers", "")
+            authority, servers = (folder / BROKERS).read_text("ascii"), about.get("servers", "")
             if "user" in about:
                 return cls(authority=authority, user=about["user"], password=about["password"], servers=servers)
             certificate, key = Path(about["certificate"]), Path(about["key"])

@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
         kafka: Annotated[str | None, typer.Option(help="Use this Kafka (HOST:PORT) instead of starting one.")] = None,
         kafka_login: Annotated[
             Path | None,
-            typer.Option(help="A folder with the given Kafka's administrator: kafka.json and tls-ca.pem."),
+            typer.Option(help="A folder with the given Kafka's administrator: kafka.json and kafka-ca.pem."),
         ] = None,
         postgres: Annotated[str | None, typer.Option(help="Use this PostgreSQL (DSN) instead of starting one.")] = None,
         port: Annotated[

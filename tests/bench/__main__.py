@@ -17,6 +17,7 @@ from tests.bench.measure import Absent, Outcome, Said
 from tests.bench.publish import publish
 from tests.bench.release import release
 from tests.bench.sample import SEED
+from tests.bench.security import secure_publish, secure_release
 from tests.bench.world import quiet
 from tests.report import write_report
 
@@ -31,6 +32,8 @@ CASES: Mapping[str, Callable[[Said], Outcome]] = {
     "casbin": beside_casbin,
     "cedarpy": beside_cedarpy,
     "agreements": growth,
+    "secure-publish": secure_publish,
+    "secure-release": secure_release,
 }
 
 
@@ -60,18 +63,18 @@ def _run(console: Console, name: str) -> Outcome | str:
         with console.status(f"[bold]{name}[/]: starting") as status:
             outcome = CASES[name](lambda text: status.update(f"[bold]{name}[/]: {text}"))
     except Absent as exc:
-        console.print(f"[bold]{name:9}[/] [yellow]absent[/]: {exc}")
+        console.print(f"[bold]{name:14}[/] [yellow]absent[/]: {exc}")
         return str(exc)
     beside = "" if outcome.peer is None else f", peer {outcome.peer:,.0f}"
     colour = "green" if outcome.good else "red"
     floor = f"{outcome.floor:g} of the peer" if outcome.peer is not None else f"{outcome.floor:,g} {outcome.unit}"
     ours = f"{outcome.ours:,.0f}" if outcome.ours >= 10 else f"{outcome.ours:.2f}"
     console.print(
-        f"[bold]{name:9}[/] {ours} {outcome.unit}{beside}: [{colour}]{outcome.ratio:.2f}[/]"
+        f"[bold]{name:14}[/] {ours} {outcome.unit}{beside}: [{colour}]{outcome.ratio:.2f}[/]"
         f" (floor {floor}, spread {outcome.spread:.0%})"
     )
     for key, value in outcome.more.items():
-        console.print(f"{'':9} {key} {value}")
+        console.print(f"{'':14} {key} {value}")
     return outcome
 
 

@@ -49,18 +49,18 @@ def release(said: Said) -> Outcome:
         process(there, "gateway") as (pid, gateway, _),
     ):
         claims = [one.claims_bytes for one in runner.run(admitted(there, RECORDS, said))]
-        runner.run(_allow(there, gateway, said))
+        runner.run(allow(there, gateway, said))
         batches = [tuple(claims[at : at + READS]) for at in range(0, RECORDS, READS)]
         began = runner.run(log_end(there.kafka))
         rounds = []
         busy = _processor_seconds(pid)
         for number in range(ROUNDS + 1):
-            one = _client(there, gateway, batches, None)
+            one = ask(there, gateway, batches, None)
             said(f"round {number}: {one.rate:,.0f}/s")
             rounds.append(one)
         busy = _processor_seconds(pid) - busy
         rates = [one.rate for one in rounds[1:]]
-        paced = _client(there, gateway, batches, PACE * sorted(rates)[len(rates) // 2])
+        paced = ask(there, gateway, batches, PACE * sorted(rates)[len(rates) // 2])
         said("reading the audit entries back")
         audited = runner.run(_audited(there.kafka, began))
     released = sum(one.records for one in (*rounds, paced))
@@ -99,7 +99,7 @@ async def admitted(there: World, count: int, said: Said) -> list[envelope.Record
     return records
 
 
-async def _allow(there: World, gateway: str, said: Said) -> None:
+async def allow(there: World, gateway: str, said: Said) -> None:
     """One agreement on both grounds; a consent of every firm whose batch is read under consent."""
     async with GatewayClient(there.market, [gateway]) as client, GatewayClient(there.bank, [gateway]) as bank:
         await agree(
@@ -133,7 +133,7 @@ def _consent(firm: str, recipient: str) -> dict[str, Any]:
     }
 
 
-def _client(there: World, gateway: str, batches: Sequence[tuple[bytes, ...]], rate: float | None) -> load.Measured:
+def ask(there: World, gateway: str, batches: Sequence[tuple[bytes, ...]], rate: float | None) -> load.Measured:
     """One run of the load in a process of its own."""
     context = multiprocessing.get_context("spawn")
     answers: Any = context.Queue()

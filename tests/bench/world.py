@@ -69,9 +69,11 @@ def world(runner: asyncio.Runner, said: Said) -> Iterator[World]:
 
 
 @contextmanager
-def process(there: World, name: str, module: str = "deploy.process") -> Iterator[tuple[int, str, str]]:
+def process(
+    there: World, name: str, module: str = "deploy.process", *, clear: bool = False
+) -> Iterator[tuple[int, str, str]]:
     """A gateway or recorder as its own process: its pid, its URL and that of its metrics, once it says that it is
-    ready.
+    ready. `clear`: without TLS.
     """
     port, metrics_port = free_port(), free_port()
     dsn = there.folder / "dsn"
@@ -79,14 +81,14 @@ def process(there: World, name: str, module: str = "deploy.process") -> Iterator
     command = [
         *(sys.executable, "-m", module, name, "--bus", str(there.bus.folder), "--kafka", there.servers),
         *("--postgres-file", str(dsn), "--port", str(port), "--metrics-port", str(metrics_port)),
-        *("--tls", str(there.tls)),
+        *(() if clear else ("--tls", str(there.tls))),
     ]
     log = there.folder / f"{name}.log"
     with log.open("ab") as output:
         child = subprocess.Popen(command, stdout=output, stderr=output, cwd=Path(__file__).parents[2])
     try:
         _wait_ready(child, f"http://127.0.0.1:{metrics_port}/readyz", log)
-        yield child.pid, f"https://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics"
+        yield child.pid, f"http{'' if clear else 's'}://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics"
     finally:
         child.send_signal(signal.SIGTERM)
         try:
@@ -105,6 +107,7 @@ def quiet() -> None:
 
 async def _set_up(folder: Path, stack: Stack) -> World:
     kafka, postgres = stack.administrator, stack.postgres
+    tls = TransportAuthority(folder / "bus" / "tls").server("gateway")
     bus = await bootstrap.prepare(folder / "bus", kafka, postgres)
     market = await bootstrap.add_org(
         bus, folder / "market", kafka, postgres, name="market", uscc=ISSUER, issues=[(ITEM, "")], receives=[]
@@ -114,7 +117,6 @@ async def _set_up(folder: Path, stack: Stack) -> World:
     )
     plain = Topic(name=PLAIN_TOPIC, partitions=LICENCE_PARTITIONS, config={})
     await apply(kafka, [plain], replication=1)
-    tls = TransportAuthority(bus.folder / "tls").server("gateway")
     return World(
         folder=folder,
         kafka=kafka,
