@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
 from bus import envelope, pki
 from bus.client import GatewayClient, Wanted
+from bus.gateway.app import create_app
+from bus.gateway.service import Gateway
 from bus.httpsig import sign
 from bus.identity import Identity
 from bus.outbox import Sealed
@@ -272,11 +275,31 @@ async def test_a_request_counts_once_on_every_gateway(world: World) -> None:
     assert await send(second) == (401, Code.REQUEST_SIGNATURE)
     assert await send(first) == (200, "")
     assert await send(first) == (401, Code.REQUEST_REPLAYED)
+    assert await _at_another(world, host, body, headers) == Code.REQUEST_REPLAYED
     listed = sign(consumer.department, "POST", first + "/v1/agreements:list", b"{}")
     again = [await world.http.post(first + "/v1/agreements:list", content=b"{}", headers=listed) for _ in range(3)]
     assert [one.status_code for one in again] == [200, 401, 401]
     raced = await asyncio.gather(*(_raced(world, consumer, body, first) for _ in range(3)))
     assert all(sorted(one) == [200, 401, 401, 401] for one in raced)
+
+
+async def _at_another(world: World, name: str, body: bytes, headers: Mapping[str, str]) -> str:
+    """What another gateway says that goes by the same name, as behind one balancer."""
+    place = world.place
+    async with Gateway(
+        keyring=place.bus.keyring(),
+        origin=place.bus.origin,
+        authority=place.bus.authority.signer.der,
+        catalogue=world.catalogue,
+        cluster=place.kafka,
+        dsn=place.dsn,
+        names=[name],
+    ) as gateway:
+        transport = httpx.ASGITransport(create_app(gateway))
+        async with httpx.AsyncClient(transport=transport, base_url=f"https://{name}") as client:
+            answer = await client.post("/v1/keys", content=body, headers=dict(headers))
+    said: str = answer.json()["code"]
+    return said
 
 
 async def _raced(world: World, consumer: Identity, body: bytes, gateway: str) -> list[int]:
