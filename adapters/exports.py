@@ -55,7 +55,7 @@ class Exports:
             return []
         try:
             return [Known(**one) for one in json.loads(self._path.read_text("ascii"))]
-        except (ValueError, TypeError) as exc:
+        except (ValueError, TypeError, RecursionError) as exc:
             raise Malformed(
                 Code.DATA_CORRUPT, f"{self._path} cannot be read: restore it, or remove it and expect old states again"
             ) from exc

@@ -21,6 +21,7 @@ PRIVATE_BYTES = 96  # ML-KEM seed (64) ‖ X25519 (32)
 OVERHEAD = 1_120 + 16  # enc and the AEAD's tag
 _MLKEM_PUBLIC = 1_184
 _MLKEM_SEED = 64
+_PROBE = X25519PrivateKey.generate()
 _SUITE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
 
 
@@ -65,10 +66,10 @@ class PublicKey:
         if len(raw) != PUBLIC_BYTES:
             raise Malformed(Code.CERTIFICATE_INVALID, f"a KEM public key has {PUBLIC_BYTES} bytes, not {len(raw)}")
         try:
-            self._key = hpke.MLKEM768X25519PublicKey(
-                MLKEM768PublicKey.from_public_bytes(raw[:_MLKEM_PUBLIC]),
-                X25519PublicKey.from_public_bytes(raw[_MLKEM_PUBLIC:]),
-            )
+            x25519 = X25519PublicKey.from_public_bytes(raw[_MLKEM_PUBLIC:])
+            _PROBE.exchange(x25519)  # a point of low order is found here, not when something is sealed to it
+            mlkem = MLKEM768PublicKey.from_public_bytes(raw[:_MLKEM_PUBLIC])
+            self._key = hpke.MLKEM768X25519PublicKey(mlkem, x25519)
         except ValueError as exc:
             raise Malformed(Code.CERTIFICATE_INVALID, "the KEM public key is not a valid one") from exc
         self.id = sha256(raw).digest()

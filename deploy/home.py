@@ -77,7 +77,7 @@ class Home:
             raise Unavailable(
                 Code.STACK_NOT_RUNNING, f"no stack runs in {self.path}: start it with `deptbus up`"
             ) from None
-        except (OSError, ValueError, TypeError) as exc:
+        except (OSError, ValueError, TypeError, RecursionError) as exc:
             raise Misuse(
                 Code.DATA_CORRUPT, f"{self.stack_file} cannot be read: remove it and run `deptbus up`"
             ) from exc

@@ -17,17 +17,25 @@ def read_yaml(file: Path) -> Any:
     """A file of YAML, or of JSON, which is YAML. Raises `Misuse` (CONFIG_INVALID)."""
     try:
         data = file.read_bytes()
-        if len(data) > MAX_FILE_BYTES:
-            raise Misuse(Code.CONFIG_INVALID, f"{file}: over {MAX_FILE_BYTES} bytes; divide it")
-        return yaml.load(data.decode(), _Loader)  # noqa: S506  # it is a SafeLoader
     except OSError as exc:
         raise Misuse(Code.CONFIG_INVALID, f"{file}: {exc.strerror}") from exc
-    except (UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as exc:
+    if len(data) > MAX_FILE_BYTES:
+        raise Misuse(Code.CONFIG_INVALID, f"{file}: over {MAX_FILE_BYTES} bytes; divide it")
+    try:
+        return yaml.load(data.decode(), _Loader)  # noqa: S506  # it is a SafeLoader
+    except Exception as exc:  # YAML's own, and whatever a tag's value met: AttributeError, IndexError, KeyError, ...
         raise Misuse(Code.CONFIG_INVALID, f"{file} is no YAML: {' '.join(str(exc).split())}") from exc
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's own reader takes the last of two equal keys without a word."""
+    """YAML's own reader takes the last of two equal keys without a word, and builds what holds itself."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """No aliases: a few lines of them stand for more than any memory holds."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "no aliases here: write it twice", mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """A mapping whose keys are each there once."""

@@ -149,11 +149,11 @@ def _shown(made: pki.Signer) -> dict[str, Any]:
 
 def _id(text: str) -> bytes:
     """A certificate's id, said in hex or by the certificate itself. Raises `Misuse` (CONFIG_INVALID)."""
-    if Path(text).is_file():
-        return bytes.fromhex(certificates.id_of(der(Path(text).read_bytes())))
     try:
+        if Path(text).is_file():
+            return bytes.fromhex(certificates.id_of(der(Path(text).read_bytes())))
         id_ = bytes.fromhex(text)
-    except ValueError:
+    except (OSError, ValueError):  # no name that a file can have
         id_ = b""
     if len(id_) != 32:
         raise Misuse(Code.CONFIG_INVALID, f"{text!r:.80} is neither a file nor 64 hex digits")
