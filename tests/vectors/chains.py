@@ -26,11 +26,12 @@ def chain(
     *,
     signer: Signer = RECORD,
     role: Role = Role.RECORD,
+    owner: str = ISSUER,
     at: datetime = AT,
     by: Signer = BUS,
     chained: Sequence[Signer] = (OWN, RECORD),
 ) -> dict[str, Any]:
-    """A vector's fields: may this signer's key sign as this role of `ISSUER` at this time?"""
+    """A vector's fields: may this signer's key sign as this role of the owner at this time?"""
     fields: dict[str, Any] = {
         "note": note,
         "expect": expect,
@@ -38,7 +39,7 @@ def chain(
         "certificates": [one.hex() for one in values],
         "signer": signer.id.hex(),
         "role": role.name,
-        "owner": ISSUER,
+        "owner": owner,
         "at": f"{at:%Y-%m-%dT%H:%M:%SZ}",
     }
     if expect == "ok":
@@ -88,6 +89,7 @@ def _bad() -> dict[str, dict[str, Any]]:
             trusted(OWN, department),
             "CERTIFICATE_OWNER",
             signer=department,
+            owner=CONSUMER,
         ),
         "path-too-long": chain(
             "A CA below a department's CA.", trusted(OWN, second, third), "CERTIFICATE_INVALID", signer=third
