@@ -1,5 +1,6 @@
 """Dead letters: records that a subscriber could not verify or open, kept with their code, and brought back when mended.
 
+`<group>` is a group as Kafka knows it (`bus.topics.group_of`): its department's code comes first, and only it may read.
 `dlq.<group>` holds the bytes as received, never opened content. `retry.<group>` is read by the same group beside its
 items' topics: replaying there disturbs nobody else, and the items' topics stay as their issuers wrote them.
 """

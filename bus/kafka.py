@@ -13,12 +13,18 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
 
 from bus.transport import Cluster
 from schemas.errors import Code, Unavailable
 
 T = TypeVar("T")
+_FORBIDDEN = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError)
 
 BATCH_BYTES = 256 * 1024
 LINGER_MS = 5  # enough to fill a batch under load, invisible in a record's way of tens of milliseconds
@@ -34,9 +40,13 @@ POLL_MS = 1_000
 
 @asynccontextmanager
 async def kafka_errors(doing: str) -> AsyncIterator[None]:
-    """Turns what aiokafka raises into `Unavailable` (KAFKA_UNAVAILABLE)."""
+    """Turns what aiokafka raises into `Unavailable` (KAFKA_UNAVAILABLE; KAFKA_FORBIDDEN: an access rule is missing)."""
     try:
         yield
+    except _FORBIDDEN as exc:
+        raise Unavailable(
+            Code.KAFKA_FORBIDDEN, f"{doing}: Kafka allows it to others; no power or agreement in force gives it ({exc})"
+        ) from exc
     except (KafkaError, OSError, TimeoutError) as exc:
         raise Unavailable(Code.KAFKA_UNAVAILABLE, f"{doing}: Kafka did not answer ({type(exc).__name__})") from exc
 
@@ -113,9 +123,12 @@ async def bounded(awaitable: Awaitable[T], seconds: float, doing: str) -> T:
 
 
 async def partitions_of(client: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
-    """Every partition of a topic, asked of the broker. `Unavailable` if the topic does not exist yet."""
+    """Every partition of a topic, asked of the broker. `Unavailable` if there is none yet, or it may not be read."""
     async with kafka_errors(f"reading the partitions of {topic}"):
+        await client._client.add_topic(topic)  # asked by its name: only then Kafka says that it may not be read
         await client._client.force_metadata_update()
+        if topic in client._client.cluster.unauthorized_topics:
+            raise TopicAuthorizationFailedError(topic)
     found = client.partitions_for_topic(topic)
     if not found:
         raise Unavailable(Code.KAFKA_UNAVAILABLE, f"topic {topic} does not exist: apply the topics first")

@@ -234,16 +234,6 @@ async def put_user(cluster: Cluster, user: str, password: str) -> None:
         await admin.put_user(user, password)
 
 
-async def open_to_users(cluster: Cluster) -> None:
-    """PROVISIONAL, until access rules come from agreements: every user who logged in may do everything on topics."""
-    bindings = [Binding(principal="User:*", kind=kind, name="*", operation="All") for kind in ("topic", "group")]
-    bindings.append(Binding(principal="User:*", kind="cluster", name="kafka-cluster", operation="All"))
-    none: frozenset[Binding] = frozenset()
-    todo = Changes(add=frozenset(bindings), remove=none, quotas={}, missing_users=frozenset(), extra_users=frozenset())
-    async with administrator(cluster) as admin:
-        await admin.apply(todo)
-
-
 def _numbers(one: Binding) -> tuple[int, str, int, str, str, int, int]:
     return (
         _KIND_NUMBERS[one.kind],

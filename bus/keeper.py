@@ -35,7 +35,7 @@ SQL = queries(Path(__file__).with_name("keeper.sql"))
 log = structlog.get_logger()
 
 
-async def departments(connection: asyncpg.Connection, today: date, uscc: str | None = None) -> list[Department]:
+async def departments(connection: asyncpg.Connection, day: date, uscc: str | None = None) -> list[Department]:
     """What the database says of all of them, or of one; empty for one who has not joined."""
     return [
         Department(
@@ -46,20 +46,25 @@ async def departments(connection: asyncpg.Connection, today: date, uscc: str | N
             opens=frozenset(row["opens"]),
             records_a_day=row["records"],
         )
-        for row in await connection.fetch(SQL["departments"], today, uscc)
+        for row in await connection.fetch(SQL["departments"], day, uscc)
     ]
 
 
-async def due(connection: asyncpg.Connection, catalogue: Catalogue, today: date) -> Access:
+async def due(connection: asyncpg.Connection, catalogue: Catalogue, day: date) -> Access:
     """Everything that anybody may do on this day. Raises `Unavailable`."""
     async with postgres_errors("reading who may do what"):
-        return wanted(catalogue, await departments(connection, today))
+        return wanted(catalogue, await departments(connection, day))
+
+
+async def compare(admin: Administrator, connection: asyncpg.Connection, catalogue: Catalogue) -> Changes:
+    """What is to be done to a cluster so that it is as it should be today. Raises `Unavailable`."""
+    return changes(await due(connection, catalogue, today()), await admin.access())
 
 
 async def admit(kafka: Cluster, connection: asyncpg.Connection, catalogue: Catalogue, uscc: str) -> None:
     """A department's rules at once, for whoever cannot wait for the keeper. Raises `Unavailable`."""
     async with postgres_errors("reading who may do what"):
-        known = await departments(connection, _today(), uscc)
+        known = await departments(connection, today(), uscc)
     should = wanted(catalogue, known).of(uscc)
     async with administrator(kafka) as admin:
         found = (await admin.access(uscc)).of(uscc)
@@ -115,7 +120,7 @@ class Keeper:
 
     async def _look(self, admin: Administrator, connection: asyncpg.Connection, standing: Access | None) -> Access:
         """Makes the cluster as it should be; what it then has. It is read if nobody knows it."""
-        should = await due(connection, self._catalogue, _today())
+        should = await due(connection, self._catalogue, today())
         found = standing or await admin.access()
         todo = changes(should, found)
         await admin.apply(todo)
@@ -135,5 +140,6 @@ def _say(done: Changes, *, drift: bool) -> None:
     tell("access_drift" if drift else "access_changed", added=len(done.add), removed=len(done.remove))
 
 
-def _today() -> date:
+def today() -> date:
+    """The day that agreements are looked at on."""
     return datetime.now(CHINA).date()

@@ -22,7 +22,7 @@ from bus.identity import Identity
 from bus.kafka import bounded, consumer, kafka_errors, partitions_of, stop
 from bus.pki import Role
 from bus.proof import ProofVerifier
-from bus.topics import IMPACT
+from bus.topics import group_of, notices_of
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
 from schemas.errors import Code, DeptbusError, Malformed, Refused
@@ -123,7 +123,8 @@ class Notices:
     def __init__(self, identity: Identity, servers: str, *, group: str | None = None) -> None:
         self._identity = identity
         self._cluster = cluster = identity.cluster(servers)
-        self._group = group
+        self._topic = notices_of(identity.uscc).name
+        self._group = None if group is None else group_of(identity.uscc, group)
         self._trust = TrustFeed(Trust(identity.authority), cluster, "notices")
         self._verifier = ProofVerifier()
 
@@ -136,7 +137,7 @@ class Notices:
     async def drain(self, handler: Handler) -> None:
         """Hands over what is there now."""
         async with self._connected() as reader:
-            partitions = await partitions_of(reader, IMPACT)
+            partitions = await partitions_of(reader, self._topic)
             ends = await bounded(reader.end_offsets(partitions), ASK_SECONDS, "reading the notices")
             while not (ends.keys() <= reader.assignment()) or any(
                 [await reader.position(tp) < end for tp, end in ends.items()]
@@ -187,12 +188,14 @@ class Notices:
             await self._trust.start()
             if self._group is None:
                 reader = await consumer(self._cluster, "notices", max_poll_records=BATCH)
-                partitions = await partitions_of(reader, IMPACT)
+                partitions = await partitions_of(reader, self._topic)
                 reader.assign(partitions)
                 async with kafka_errors("reading the notices"):
                     await reader.seek_to_beginning(*partitions)
             else:
-                reader = await consumer(self._cluster, "notices", IMPACT, group=self._group, max_poll_records=BATCH)
+                reader = await consumer(
+                    self._cluster, "notices", self._topic, group=self._group, max_poll_records=BATCH
+                )
             yield reader
         finally:
             if reader is not None:

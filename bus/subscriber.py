@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from math import inf
+from time import monotonic
 from typing import Any
 
 import structlog
@@ -27,7 +29,7 @@ from bus.kafka import consumer, kafka_errors, partitions_of, producer, stop
 from bus.messages import Grant, Read, Result
 from bus.opening import OpenedRecord, Secrets, open_record, schema_of
 from bus.proof import ProofVerifier
-from bus.topics import apply, dead_letters, retries
+from bus.topics import apply, dead_letters, group_of, retries
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed, stop_task
 from schemas.catalogue import Catalogue
@@ -36,6 +38,7 @@ from schemas.errors import Code, DeptbusError, Malformed, Refused, Unavailable
 BATCH = 100  # records a key request; also what a crash may hand over a second time
 POLL_MS = 500
 FIRST_WAIT = 0.05
+ALLOWED_SECONDS = 5.0  # an agreement that came into force is known to Kafka within a second
 LONGEST_WAIT = 5.0  # a gateway that came back is found within this
 SEND_SECONDS = 30.0
 _RETRIED = frozenset({Code.NOT_ADMITTED, Code.INDEX_STALE, Code.AUDIT_STALLED, Code.FACTS_CHANGED})
@@ -91,8 +94,9 @@ class Subscriber:
         self._cluster = cluster = identity.cluster(servers)
         self._gateways = gateways
         self._catalogue = catalogue
-        self._group = group
-        self._topics = [*(catalogue.item(item).topic for item in items), retries(group).name]
+        self._group = group_of(identity.uscc, group)
+        self._name = group
+        self._topics = [*(catalogue.item(item).topic for item in items), retries(self._group).name]
         self._wanted = wanted
         self._offsets = offsets
         self._trust = TrustFeed(Trust(identity.authority), cluster, f"subscriber-{group}")
@@ -100,25 +104,32 @@ class Subscriber:
 
     async def run(self, handler: Handler) -> None:
         """Hands over batches until cancelled. Raises what the handler raises, with nothing of that batch committed."""
-        async with self._connected() as (reader, buried, client):
-            while True:
-                async with kafka_errors("polling"):
-                    polled = await reader.getmany(timeout_ms=POLL_MS, max_records=BATCH)
-                if polled:
-                    await self._batch(reader, buried, client, polled, handler)
-                else:
-                    self._measure_lag({})
+        wait = FIRST_WAIT
+        while True:
+            async with self._connected(inf) as (reader, buried, client):
+                while (polled := await self._poll(reader)) is not None:
+                    wait = FIRST_WAIT
+                    if polled:
+                        await self._batch(reader, buried, client, polled, handler)
+                    else:
+                        self._measure_lag({})
+            await asyncio.sleep(wait)  # an issuer of the item sees its topic, and may still not read it
+            wait = min(wait * 2, LONGEST_WAIT)
 
     async def drain(self, handler: Handler) -> int:
-        """Hands over what is on the topics now; returns how many records that were."""
+        """Hands over what is on the topics now; returns how many records that were.
+
+        Raises `Unavailable` (KAFKA_FORBIDDEN) if no agreement in force shares an item, or none does any more.
+        """
         count = 0
-        async with self._connected() as (reader, buried, client):
+        async with self._connected(ALLOWED_SECONDS) as (reader, buried, client):
             partitions = [tp for topic in self._topics for tp in await partitions_of(reader, topic)]
             async with kafka_errors("reading ends"):
                 ends = await reader.end_offsets(partitions)
             while not await _reached(reader, ends):
-                async with kafka_errors("polling"):
-                    polled = await reader.getmany(timeout_ms=POLL_MS, max_records=BATCH)
+                polled = await self._poll(reader)
+                if polled is None:
+                    raise Unavailable(Code.KAFKA_FORBIDDEN, "the agreement ended while its records were read")
                 count += sum(map(len, polled.values()))
                 if polled:
                     await self._batch(reader, buried, client, polled, handler)
@@ -170,7 +181,8 @@ class Subscriber:
         for tp, records in polled.items():
             oldest[tp.topic] = max(oldest[tp.topic], now - records[0].timestamp / 1000)
         for topic, age in oldest.items():
-            metrics.LAG_SECONDS.labels(topic=topic, consumergroup=self._group).set(age)
+            label = "retry" if topic.startswith("retry.") else topic
+            metrics.LAG_SECONDS.labels(topic=label, consumergroup=self._name).set(age)
 
     def _verify(self, message: Any) -> Record:
         origin = deadletters.origin_of(message)
@@ -263,7 +275,10 @@ class Subscriber:
             log.warning("dead_letter", code=error.code, detail=error.detail, topic=message.topic, offset=message.offset)
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[tuple[AIOKafkaConsumer, AIOKafkaProducer, GatewayClient]]:
+    async def _connected(
+        self, patience: float
+    ) -> AsyncIterator[tuple[AIOKafkaConsumer, AIOKafkaProducer, GatewayClient]]:
+        """`patience`: how many seconds an agreement may take to come into force at Kafka."""
         follow: asyncio.Task[None] | None = None
         reader: AIOKafkaConsumer | None = None
         buried: AIOKafkaProducer | None = None
@@ -273,7 +288,7 @@ class Subscriber:
             # The group's own two topics, made when it first starts: nobody else reads or writes them.
             await apply(self._cluster, [dead_letters(self._group), retries(self._group)])
             buried = await producer(self._cluster, f"subscriber-{self._group}")
-            reader = await self._reader()
+            reader = await self._reader(patience)
             log.info("subscribed", group=self._group, topics=self._topics)
             async with GatewayClient(self.identity, self._gateways) as client:
                 yield reader, buried, client
@@ -284,15 +299,45 @@ class Subscriber:
                     await stop(client_)
             await self._trust.stop()
 
-    async def _reader(self) -> AIOKafkaConsumer:
-        if self._offsets is None:
-            return await consumer(self._cluster, self._group, *self._topics, group=self._group, max_poll_records=BATCH)
-        reader = await consumer(self._cluster, self._group, max_poll_records=BATCH)
-        partitions = [tp for topic in self._topics for tp in await partitions_of(reader, topic)]
-        reader.assign(partitions)
-        for tp in partitions:
-            reader.seek(tp, self._offsets.get((tp.topic, tp.partition), 0))
+    async def _reader(self, patience: float) -> AIOKafkaConsumer:
+        group = self._group if self._offsets is None else None
+        reader = await consumer(self._cluster, self._name, group=group, max_poll_records=BATCH)
+        try:
+            partitions = await self._allowed(reader, patience)
+            if self._offsets is None:
+                reader.subscribe(self._topics)
+            else:
+                reader.assign(partitions)
+                for tp in partitions:
+                    reader.seek(tp, self._offsets.get((tp.topic, tp.partition), 0))
+        except BaseException:
+            await stop(reader)
+            raise
         return reader
+
+    async def _allowed(self, reader: AIOKafkaConsumer, patience: float) -> list[TopicPartition]:
+        """The topics' partitions, once Kafka lets the department read them all."""
+        wait, deadline = FIRST_WAIT, monotonic() + patience
+        while True:
+            try:
+                return [tp for topic in self._topics for tp in await partitions_of(reader, topic)]
+            except Unavailable as exc:
+                if exc.code is not Code.KAFKA_FORBIDDEN or monotonic() > deadline:
+                    raise
+                log.warning("not_allowed_to_read", code=exc.code, detail=exc.detail)
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, LONGEST_WAIT)
+
+    async def _poll(self, reader: AIOKafkaConsumer) -> Mapping[TopicPartition, Any] | None:
+        """What has come; None if Kafka does not let the department read any more: an agreement ended."""
+        try:
+            async with kafka_errors("polling"):
+                return dict(await reader.getmany(timeout_ms=POLL_MS, max_records=BATCH))
+        except Unavailable as exc:
+            if exc.code is not Code.KAFKA_FORBIDDEN:
+                raise
+            log.warning("not_allowed_to_read", code=exc.code, detail=exc.detail)
+            return None
 
 
 def _is_open(result: Result) -> bool:
@@ -320,16 +365,18 @@ async def _hand_over(handler: Handler, opened: Sequence[Opened]) -> list[tuple[O
 
 
 async def _commit(reader: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]) -> None:
-    """What a rebalance took away meanwhile is not committed: its new owner is handed it again."""
+    """What a rebalance or an agreement's end took away meanwhile is not committed: it is handed over again."""
     ours = {tp: offset for tp, offset in offsets.items() if tp in reader.assignment()}
     try:
         async with kafka_errors("committing"):
             if ours:
                 await reader.commit(ours)
     except Unavailable as exc:
-        if not isinstance(exc.__cause__, CommitFailedError | IllegalStateError):
+        if exc.code is not Code.KAFKA_FORBIDDEN and not isinstance(
+            exc.__cause__, CommitFailedError | IllegalStateError
+        ):
             raise
-        log.info("rebalanced_before_commit")
+        log.info("not_committed", code=exc.code)
 
 
 async def _reached(reader: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> bool:

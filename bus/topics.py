@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -17,8 +17,9 @@ from bus.transport import Cluster
 from schemas.catalogue import Catalogue
 
 _DAY_MS = 24 * 3600 * 1000
-IMPACT = "event.impact"  # notices to who relied on what was revoked since (bus.recorder.impact), read with bus.notices
-NOTICES = "event.impact."
+NOTICES = (
+    "event.impact."  # and a credit code: what it relied on and was revoked since (bus.recorder.impact, bus.notices)
+)
 RULES = "consent.records"  # copies of rules as they change, and the days that came for them
 SUPERVISION = "event.supervision"  # findings (bus.recorder.oversight), for a supervisor's own systems
 LICENCE_PARTITIONS = 4
@@ -61,7 +62,6 @@ def topics(catalogue: Catalogue, *, single_broker: bool) -> list[Topic]:
         Topic(name=RULES, partitions=1, config=forever),
         Topic(name=audit.TOPIC, partitions=1, config=forever | never_lost),
         Topic(name=SUPERVISION, partitions=1, config=forever),
-        Topic(name=IMPACT, partitions=1, config=forever),
     ]
 
 
@@ -77,7 +77,9 @@ def group_of(uscc: str, name: str) -> str:
 
 
 def dead_letters(group: str) -> Topic:
-    """A subscriber group's dead letters: the bytes as received and a code, never opened content."""
+    """A subscriber group's dead letters: the bytes as received and a code, never opened content. `group` as Kafka knows
+    it (`group_of`).
+    """
     return _of_group("dlq", group)
 
 
@@ -112,24 +114,41 @@ async def apply(cluster: Cluster, wanted: list[Topic], *, replication: int | Non
         return [topic.name for topic in missing]
 
 
-async def apply_catalogue(cluster: Cluster, catalogue: Catalogue, *, replication: int | None = None) -> list[str]:
-    """Creates what the catalogue asks for and is missing, as durable as the cluster allows; returns those names."""
+async def apply_catalogue(
+    cluster: Cluster, catalogue: Catalogue, departments: Iterable[str] = (), *, replication: int | None = None
+) -> list[str]:
+    """Creates what the catalogue and departments (credit codes) ask for, as durable as the cluster allows, and settings
+    as they should be; returns the names of what it created. Partitions stay: more of them would part a licence's order.
+    """
     async with connected(cluster, "reading the cluster") as admin:
         copies = replication or min(REPLICATION, await _brokers(admin))
-    return await apply(cluster, topics(catalogue, single_broker=copies == 1), replication=copies)
+    wanted = [*topics(catalogue, single_broker=copies == 1), *map(notices_of, departments)]
+    created = await apply(cluster, wanted, replication=copies)
+    async with connected(cluster, "setting topics") as admin:
+        wrong = {one["topic"] for one in await _differences(admin, wanted) if one["setting"] != "partitions"}
+        settings = [ConfigResource(ConfigResourceType.TOPIC, t.name, t.config) for t in wanted if t.name in wrong]
+        for answer in await admin.alter_configs(settings) if settings else []:
+            for code, *_ in answer.resources:
+                if code:
+                    raise for_code(code)
+    return created
 
 
-async def differences(cluster: Cluster, catalogue: Catalogue) -> list[dict[str, str]]:
-    """What of the cluster's topics is not as the catalogue asks: `{topic, setting, found, wanted}` each."""
+async def differences(cluster: Cluster, catalogue: Catalogue, departments: Iterable[str] = ()) -> list[dict[str, str]]:
+    """What of the cluster's topics is not as it should be: `{topic, setting, found, wanted}` each."""
     async with connected(cluster, "reading topics") as admin:
         wanted = topics(catalogue, single_broker=await _brokers(admin) == 1)
-        there = {one["topic"]: len(one["partitions"]) for one in await admin.describe_topics()}
-        found = [topic for topic in wanted if topic.name in there]
-        resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in found]
-        configs: dict[str, dict[str, str]] = {}
-        for answer in await admin.describe_configs(resources) if resources else []:
-            for _error, _message, _kind, name, entries in answer.resources:
-                configs[name] = {entry[0]: entry[1] for entry in entries}
+        return await _differences(admin, [*wanted, *map(notices_of, departments)])
+
+
+async def _differences(admin: AIOKafkaAdminClient, wanted: Sequence[Topic]) -> list[dict[str, str]]:
+    there = {one["topic"]: len(one["partitions"]) for one in await admin.describe_topics()}
+    found = [topic for topic in wanted if topic.name in there]
+    resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in found]
+    configs: dict[str, dict[str, str]] = {}
+    for answer in await admin.describe_configs(resources) if resources else []:
+        for _error, _message, _kind, name, entries in answer.resources:
+            configs[name] = {entry[0]: entry[1] for entry in entries}
     wrong = [_difference(t.name, "topic", "missing", "there") for t in wanted if t.name not in there]
     for topic in found:
         if there[topic.name] < topic.partitions:

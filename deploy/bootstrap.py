@@ -14,7 +14,7 @@ from pathlib import Path
 
 import asyncpg
 
-from bus import cataloguefeed, db, hpke, kafkaadmin, pseudonyms, topics, trustfeed
+from bus import access, cataloguefeed, db, hpke, kafkaadmin, keeper, pseudonyms, topics, trustfeed
 from bus.cataloguefeed import CatalogueFeed, standing_value
 from bus.gateway import catalogue, control, issuing
 from bus.gateway.keyring import Keyring
@@ -35,7 +35,6 @@ from schemas.catalogue import Catalogue
 from schemas.errors import Code, Misuse
 from schemas.identifiers import parse_uscc
 
-PROCESSES = ("gateway", "recorder")
 OPERATOR = "operator"  # its department's name and folder
 LOCAL_REGION = "330000"  # GB/T 2260: the province whose log this is
 # A synthetic credit code (its area and serial belong to nobody): the local stack's operator.
@@ -142,11 +141,7 @@ async def prepare(folder: Path, kafka: Cluster, dsn: str) -> Bus:
     """Makes or completes a bus; `kafka` as its administrator. A crash in the middle is mended by the next call."""
     bus = _set_up(folder)
     await db.migrate(dsn)
-    if kafka.login is not None:
-        await kafkaadmin.open_to_users(kafka)
-        for process in PROCESSES:
-            (await _log_in(kafka, process, Login.load(folder / process))).save(folder / process)
-    await topics.apply_catalogue(kafka, Catalogue.load())
+    await _open(folder, kafka, dsn)
     values = [certificate_value(bus.signer(process).der) for process in ("gateway", "recorder")]
     await publish_certificates(kafka, [*values, bus.keyring().renew_kem(datetime.now(UTC))])
     connection = await db.connect(dsn)
@@ -161,6 +156,22 @@ async def prepare(folder: Path, kafka: Cluster, dsn: str) -> Bus:
     return bus
 
 
+async def _open(folder: Path, kafka: Cluster, dsn: str) -> None:
+    """Topics, the processes' logins, and everybody's access rules. A Kafka spoken to in clear has no users to part."""
+    catalogue = Catalogue.load()
+    connection = await db.connect(dsn)
+    try:
+        known = await keeper.departments(connection, keeper.today())
+        await topics.apply_catalogue(kafka, catalogue, [one.uscc for one in known])
+        if kafka.login is not None:
+            for process in access.PROCESSES:
+                (await _log_in(kafka, process, Login.load(folder / process))).save(folder / process)
+            async with kafkaadmin.administrator(kafka) as admin:
+                await admin.apply(await keeper.compare(admin, connection, catalogue))
+    finally:
+        await connection.close()
+
+
 async def _log_in(kafka: Cluster, user: str, known: Login | None) -> Login:
     """The user's login, made if it has none. Kafka is told again what it may have lost with its data."""
     assert kafka.login is not None
@@ -171,6 +182,16 @@ async def _log_in(kafka: Cluster, user: str, known: Login | None) -> Login:
     )
     await kafkaadmin.put_user(kafka, user, login.password)
     return login
+
+
+async def renew_login(folder: Path, kafka: Cluster, user: str) -> None:
+    """A new password for a user of Kafka. Kafka knows one a user: the old one is nobody's from now on.
+
+    A crash before the folder has it leaves a login that does not work: renewed again, it does.
+    """
+    if kafka.login is None:
+        raise Misuse(Code.CONFIG_INVALID, "this Kafka is spoken to in clear: it has no users")
+    (await _log_in(kafka, user, None)).save(folder)
 
 
 async def _announce(bus: Bus, kafka: Cluster, connection: asyncpg.Connection) -> None:
@@ -240,6 +261,9 @@ async def add_org(
             await issuing.give(connection, signer, bus.origin, item=item, uscc=uscc, region=region)
             for item, region in issues
         ]
+        await topics.apply(kafka, [topics.notices_of(uscc)])
+        if login is not None:
+            await keeper.admit(kafka, connection, known, uscc)
     finally:
         await connection.close()
     begin = datetime.now(UTC).replace(microsecond=0)

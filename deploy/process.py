@@ -1,4 +1,4 @@
-"""`python -m deploy.process gateway|recorder`: one process of the bus, its metrics and its probes."""
+"""`python -m deploy.process gateway|recorder|access`: one process of the bus, its metrics and its probes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ import uvloop
 from bus.gateway.app import create_app
 from bus.gateway.service import Gateway
 from bus.httpsig import authority
+from bus.keeper import Keeper
 from bus.logs import configure
 from bus.recorder.service import Recorder
+from bus.transport import Cluster
 from bus.trust import Trust
 from deploy.bootstrap import Bus
 from deploy.probes import Served, probes, serve
 from schemas.catalogue import Catalogue
+from schemas.errors import Code, Misuse
 
 log = structlog.get_logger()
 
@@ -29,12 +32,13 @@ log = structlog.get_logger()
 def main() -> None:
     """The process: until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("process", choices=("gateway", "recorder"))
+    parser.add_argument("process", choices=("gateway", "recorder", "access"))
     parser.add_argument("--bus", type=Path, required=True, help="the bus's folder")
     parser.add_argument("--kafka", required=True)
     parser.add_argument(
         "--postgres-file", type=Path, required=True, help="a file that holds the DSN: it has a password"
     )
+    parser.add_argument("--login", type=Path, help="a folder with the login of Kafka's administrator: for access")
     parser.add_argument("--tls", type=Path, help="a PEM file with the gateway's key and certificate: without it, HTTP")
     parser.add_argument("--client-ca", type=Path, help="who certifies those who may connect at all (mutual TLS)")
     parser.add_argument("--port", type=int, default=0)
@@ -48,7 +52,7 @@ def main() -> None:
     parser.add_argument("--metrics-port", type=int, required=True)
     arguments = parser.parse_args()
     configure(arguments.process)
-    run = _gateway if arguments.process == "gateway" else _recorder
+    run = {"gateway": _gateway, "recorder": _recorder, "access": _access}[arguments.process]
     with suppress(KeyboardInterrupt):
         uvloop.run(until_stopped(run(arguments)))
 
@@ -122,6 +126,18 @@ async def _recorder(arguments: argparse.Namespace) -> None:
         recorder.check()
 
     await serve(Served(probes(check), arguments.metrics_port), work=recorder.run())
+
+
+async def _access(arguments: argparse.Namespace) -> None:
+    """Kafka's access rules as agreements say. The only process that is Kafka's administrator."""
+    if arguments.login is None:
+        raise Misuse(Code.CONFIG_INVALID, "--login is wanted: access rules are its administrator's to make")
+    keeper = Keeper(Cluster.of(arguments.kafka, arguments.login), _dsn(arguments), Catalogue.load())
+
+    async def check() -> None:
+        keeper.check()
+
+    await serve(Served(probes(check), arguments.metrics_port), work=keeper.run())
 
 
 def _dsn(arguments: argparse.Namespace) -> str:

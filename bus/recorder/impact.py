@@ -43,7 +43,7 @@ from bus.impact import DEPTH, OPERATIONS, Derived, Opening, Root
 from bus.kafka import kafka_errors
 from bus.pki import Signer
 from bus.recorder.admission import Checked
-from bus.topics import IMPACT
+from bus.topics import notices_of
 from schemas.errors import DeptbusError, Unavailable
 
 DUE = 5_000  # records looked at under one checkpoint: a mass correction (数据订正) need not wait for many
@@ -207,7 +207,10 @@ class Impact:
         metrics.APPENDED.labels(outcome="ok").inc(len(new))
         await _send(
             producer,
-            [(IMPACT, None, body["addressee"].encode(), value, _headers(body)) for body, value in values],
+            [
+                (notices_of(body["addressee"]).name, None, body["addressee"].encode(), value, _headers(body))
+                for body, value in values
+            ],
         )
         await connection.execute(SQL["done"], [t["record"] for t in rows], [t["since"] for t in rows], sent)
         for body, _ in values:

@@ -19,6 +19,7 @@ from deploy.commands import (
     demo,
     dispute,
     dlq,
+    export,
     openapi,
     org,
     policy,
@@ -51,5 +52,6 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     witness.register,
     check.register,
     topics.register,
+    export.register,
     openapi.register,
 )

@@ -9,6 +9,9 @@ import typer
 
 from bus import deadletters
 from bus.deadletters import DeadLetter
+from bus.topics import group_of
+from bus.transport import Cluster
+from deploy.commands.options import As
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, table
 
@@ -22,9 +25,10 @@ def register(app: typer.Typer) -> None:
     app.add_typer(dlq, name="dlq")
 
     @command(dlq, name="list")
-    async def list_(group: Group, home: HomeOption = None, json: Json = False) -> None:
+    async def list_(group: Group, as_: As, home: HomeOption = None, json: Json = False) -> None:
         """Show what was set aside, with its code, and whether it was replayed."""
-        letters = await deadletters.read(Home.find(home).stack().administrator, group)
+        cluster, whole = _of(Home.find(home), as_, group)
+        letters = await deadletters.read(cluster, whole)
         document = {
             "group": group,
             "waiting": sum(not one.replayed for one in letters),
@@ -49,17 +53,24 @@ def register(app: typer.Typer) -> None:
     @command(dlq)
     async def replay(
         group: Group,
+        as_: As,
         number: Annotated[list[int] | None, typer.Option("--number", help="Only this one; may be repeated.")] = None,
         code: Annotated[list[str] | None, typer.Option("--code", help="Only of this code; may be repeated.")] = None,
         home: HomeOption = None,
         json: Json = False,
     ) -> None:
         """Give dead letters to their group again: all that wait, or those named. Nobody else sees them twice."""
-        kafka = Home.find(home).stack().administrator
-        chosen = deadletters.choose(await deadletters.read(kafka, group), number or (), code or ())
-        count = await deadletters.replay(kafka, group, chosen)
+        cluster, whole = _of(Home.find(home), as_, group)
+        chosen = deadletters.choose(await deadletters.read(cluster, whole), number or (), code or ())
+        count = await deadletters.replay(cluster, whole, chosen)
         document = {"group": group, "replayed": count, "numbers": [one.number for one in chosen]}
         emit(document, as_json=json, human=lambda: err.print(f"{count} dead letters go to {group} again"))
+
+
+def _of(home: Home, department: str, group: str) -> tuple[Cluster, str]:
+    """Kafka as the department, and its group's name there: nobody else may read it."""
+    identity = home.identity(department)
+    return identity.cluster(home.stack().kafka), group_of(identity.uscc, group)
 
 
 def _plain(one: DeadLetter) -> dict[str, object]:

@@ -68,6 +68,23 @@ def register(app: typer.Typer) -> None:
             document, as_json=json, human=lambda: err.print(f"{name} has joined: its keys are in {document['folder']}")
         )
 
+    @command(org)
+    async def login(
+        name: Annotated[str, typer.Argument(help="A department that has joined.")],
+        home: HomeOption = None,
+        json: Json = False,
+    ) -> None:
+        """Give a department a new password at Kafka, in its folder.
+
+        Who is connected stays so. A process that connects again reads the folder when it starts: start it anew; its
+        outbox and its offsets lose nothing by that. The old password is worth nothing from now on.
+        """
+        where = Home.find(home)
+        identity = where.identity(name)
+        await bootstrap.renew_login(where.org_folder(name), where.stack().administrator, identity.uscc)
+        document = {"name": name, "folder": str(where.org_folder(name))}
+        emit(document, as_json=json, human=lambda: err.print(f"{name} has a new password: start its processes anew"))
+
     @command(org, name="list")
     async def list_(home: HomeOption = None, json: Json = False) -> None:
         """Show who has joined, what they issue and where."""

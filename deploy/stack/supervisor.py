@@ -162,7 +162,7 @@ class Supervisor:
 
     async def _start(self) -> Stack:
         home = self._home
-        ports = free_ports(7)
+        ports = free_ports(8)
         tls = TransportAuthority(home.bus / "tls")
         servers = self._kafka_at or f"127.0.0.1:{ports[0]}"
         if self._kafka_at is None:
@@ -190,6 +190,9 @@ class Supervisor:
             dsn_file = home.path / "postgres.dsn"
             write_private(dsn_file, dsn.encode())
             self._process("recorder", servers, dsn_file, ports[6])
+            if admin.login is not None:  # a Kafka spoken to in clear has no users to part
+                metrics["access"] = f"http://127.0.0.1:{ports[7]}/metrics"
+                self._process("access", servers, dsn_file, ports[7], "--login", str(login))
             more = ["--port", str(gateway_port), "--tls", str(certificate)]
             more += [] if self._base_url is None else ["--base-url", self._base_url]
             more += [] if self._client_ca is None else ["--client-ca", str(self._client_ca)]

@@ -44,7 +44,7 @@ class Plant:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.children: dict[str, Child] = {}
-        ports = free_ports(7)
+        ports = free_ports(8)
         self.node = kafka.Node(1, *ports[:3])
         self.postgres_port, self.gateway_port, *self.metrics_ports = ports[3:]
         self.kafka = f"127.0.0.1:{self.node.client}"
@@ -61,8 +61,8 @@ class Plant:
         self.bus = await bootstrap.prepare(self.folder / "bus", self.administrator, self.dsn)
         self.provider = await self.join(*PROVIDER, issues=[(ITEM, "")], receives=[])
         self.consumer = await self.join(*CONSUMER, issues=[], receives=[ITEM])
-        await self.start("recorder")
-        await self.start("gateway")
+        for name in ("access", "recorder", "gateway"):
+            await self.start(name)
         await self._agree()
 
     async def _agree(self) -> None:
@@ -130,16 +130,16 @@ class Plant:
                 await _until(ready)
 
     def arguments(self, name: str) -> list[str | Path]:
-        """Of `deploy.process` for the gateway or the recorder."""
+        """Of `deploy.process` for the gateway, the recorder, or what keeps access rules."""
         return [
             *(name, "--bus", self.folder / "bus", "--kafka", self.kafka, "--postgres-file", self.folder / "dsn"),
-            *("--port", str(self.gateway_port), "--tls", self.certificate),
+            *("--port", str(self.gateway_port), "--tls", self.certificate, "--login", self.tls.folder),
             *("--metrics-port", self.metrics(name).rpartition(":")[2]),
         ]
 
     def metrics(self, name: str) -> str:
-        """Where the gateway or the recorder has its metrics and probes."""
-        return f"http://127.0.0.1:{self.metrics_ports[0 if name == 'gateway' else 1]}"
+        """Where one of them has its metrics and probes."""
+        return f"http://127.0.0.1:{self.metrics_ports[('gateway', 'recorder', 'access').index(name)]}"
 
     def load(self, name: str, *arguments: Any) -> Child:
         """A process of the load: publisher, adapter or subscriber."""

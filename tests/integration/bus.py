@@ -39,6 +39,7 @@ from bus.supervision import Rules
 from bus.terms import Word
 from bus.tlog.note import NoteSigner
 from bus.tlog.policy import Policy
+from bus.topics import dead_letters, group_of
 from bus.transport import Cluster, client_context
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
@@ -366,10 +367,10 @@ class World:
             wanted=replace(wanted, **changed),
         )
 
-    async def group(self) -> str:
-        """A new group that begins at the present end: other tests' records are none of its business."""
+    async def group(self, identity: Identity) -> str:
+        """A new group of a department that begins at the present end: other tests' records are none of its business."""
         name = f"group-{secrets.token_hex(6)}"
-        reader = await consumer(self.place.kafka, "test", group=name)
+        reader = await consumer(self.place.kafka, "test", group=group_of(identity.uscc, name))
         try:
             partitions = await partitions_of(reader, f"licence.{LICENCE}")
             reader.assign(partitions)
@@ -377,6 +378,10 @@ class World:
         finally:
             await reader.stop()
         return name
+
+    async def letters(self, identity: Identity, group: str) -> list[Any]:
+        """The group's dead letters."""
+        return await self.on_topic(dead_letters(group_of(identity.uscc, group)).name)
 
     # The trail and the index
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bus import session, topics
+from bus import session
 from bus.client import GatewayClient
 from bus.identity import Identity
 from bus.outbox import Sealed
@@ -133,7 +133,7 @@ async def _again(world: World, identity: Identity, sealer: Sealer) -> session.Se
 async def test_a_refused_record_does_not_hold_up_who_reads_behind_it(world: World) -> None:
     """What the recorder refused for good goes to the dead letters with its code; the next record is handed over."""
     parties = await world.parties()
-    group = await world.group()
+    group = await world.group(parties.consumer)
     sealer = await world.sealer(parties.provider)
     values = fresh_firm()
     stranger = await world.sealer(await world.join(receives=[LICENCE]))
@@ -148,7 +148,7 @@ async def test_a_refused_record_does_not_hold_up_who_reads_behind_it(world: Worl
     subscriber = world.subscriber(parties.consumer, group)
     await world.within(subscriber.drain(handle), 10)
     assert handed == [good.leaf_hash]
-    (letter,) = await world.on_topic(topics.dead_letters(group).name)
+    (letter,) = await world.letters(parties.consumer, group)
     assert letter.value == bad.value
     assert dict(letter.headers)["deptbus-code"] == Code.ISSUER_NOT_ENTITLED.encode()
 

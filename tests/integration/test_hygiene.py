@@ -73,7 +73,7 @@ async def test_a_cancelled_publisher_leaves_nothing(world: World) -> None:
 async def test_a_cancelled_subscriber_leaves_nothing(world: World) -> None:
     """While it joins its group, asks for keys, or runs its handler."""
     parties = await world.parties()
-    group = await world.group()
+    group = await world.group(parties.consumer)
     await world.firms(parties.provider, 5)
 
     async def handle(_: Sequence[Opened]) -> None:

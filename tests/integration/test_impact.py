@@ -50,7 +50,7 @@ async def soon(world: World, identity: Identity, count: int = 1, seconds: float 
 
 async def delay(world: World, identity: Identity, record: Sealed) -> float:
     """Seconds from the record's publication to the department's notice, by the broker's clock."""
-    (event,) = await world.on_topic(topics.IMPACT, identity.uscc.encode())
+    (event,) = await world.on_topic(topics.notices_of(identity.uscc).name)
     (published,) = [m for m in await world.on_topic(record.topic, record.key) if m.value == record.value]
     return float(event.timestamp - published.timestamp) / 1000
 
@@ -178,9 +178,9 @@ async def test_a_correction_is_told_to_whom_it_concerns_and_a_change_to_nobody(
     await stop_task(reading)
     forged = notice.value[:-1] + bytes([notice.value[-1] ^ 1])
     await world.produce(
-        (topics.IMPACT, parties.consumer.uscc.encode(), forged),
-        (topics.IMPACT, parties.consumer.uscc.encode(), follows.value),
-        (topics.IMPACT, other.uscc.encode(), notice.value),
+        (topics.notices_of(parties.consumer.uscc).name, parties.consumer.uscc.encode(), forged),
+        (topics.notices_of(parties.consumer.uscc).name, parties.consumer.uscc.encode(), follows.value),
+        (topics.notices_of(other.uscc).name, other.uscc.encode(), notice.value),
     )
     await world.publish(parties.provider, end(values, 5))
     (later,) = await soon(world, other)

@@ -12,7 +12,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bus import topics
 from bus.outbox import Sealed
 from bus.publisher import Publisher
 from bus.subscriber import Opened
@@ -80,20 +79,20 @@ async def test_without_an_engine_nothing_is_answered_and_it_goes_on_by_itself(
 async def test_publishing_needs_no_gateway_and_readers_wait_for_it(killable: World, plant: Plant) -> None:
     """Every gateway is down: records are published and admitted, and a subscriber that waits gets them all."""
     parties = await killable.parties()
-    group = await killable.group()
+    group = await killable.group(parties.consumer)
     kill(plant.children["gateway"])
     try:
         sealed, _ = await killable.firms(parties.provider, 3)
         handed, task = await waiting(killable, parties, group)
     finally:
         await plant.start("gateway")
-    await received(killable, group, handed, sealed, task)
+    await received(killable, parties, group, handed, sealed, task)
 
 
 async def test_the_next_recorder_goes_on_where_the_last_was_killed(killable: World, plant: Plant) -> None:
     """Readers of a record that is not admitted wait; a standby takes over from a killed recorder, and the reverse."""
     parties = await killable.parties()
-    group = await killable.group()
+    group = await killable.group(parties.consumer)
     kill(plant.children["recorder"])
     async with Publisher(parties.provider, plant.kafka, killable.catalogue) as publisher:
         sealed = await publisher.publish([draft(fresh_firm()) for _ in range(3)])
@@ -101,7 +100,7 @@ async def test_the_next_recorder_goes_on_where_the_last_was_killed(killable: Wor
     assert await killable.codes(parties.consumer, sealed[0]) == [Code.NOT_ADMITTED]
     with recorder(plant) as (standby, metrics):
         await _until(lambda: _ready(f"{metrics}/readyz"))
-        await received(killable, group, handed, sealed, task)
+        await received(killable, parties, group, handed, sealed, task)
         await plant.start("recorder")  # the second: it stands by
         assert await active(metrics)
         assert not await active(f"http://127.0.0.1:{plant.metrics_ports[1]}")
@@ -128,7 +127,7 @@ async def waiting(world: World, parties: Parties, group: str) -> tuple[list[byte
 
 
 async def received(
-    world: World, group: str, handed: list[bytes], sealed: Sequence[Sealed], task: asyncio.Task[None]
+    world: World, parties: Parties, group: str, handed: list[bytes], sealed: Sequence[Sealed], task: asyncio.Task[None]
 ) -> None:
     """All of it, each once, and no dead letter."""
 
@@ -140,7 +139,7 @@ async def received(
     finally:
         await stop_task(task)
     assert sorted(handed) == sorted(s.leaf_hash for s in sealed)
-    assert await world.on_topic(topics.dead_letters(group).name) == []
+    assert await world.letters(parties.consumer, group) == []
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bus import envelope, topics
+from bus import envelope
 from bus.outbox import Sealed
 from bus.sealer import Sealer
 from bus.subscriber import Opened
@@ -56,7 +56,7 @@ def of_another_schema(sealer: Sealer) -> Sealer:
 async def test_what_cannot_be_verified_or_opened_is_a_dead_letter_and_blocks_nothing(world: World) -> None:
     """Garbage, flipped bits and unknown schemas are kept byte for byte with their code; the record behind is read."""
     parties = await world.parties()
-    group = await world.group()
+    group = await world.group(parties.consumer)
     sealer = await world.sealer(parties.provider)
     torn, good = sealer.seal([draft(fresh_firm()), draft(fresh_firm())])
     record = envelope.parse(torn.value)
@@ -84,7 +84,7 @@ async def test_what_cannot_be_verified_or_opened_is_a_dead_letter_and_blocks_not
     handed = Handed()
     await world.within(world.subscriber(parties.consumer, group).drain(handed))
     assert sorted(handed.leaves) == sorted([torn.leaf_hash, good.leaf_hash])
-    letters = await world.on_topic(topics.dead_letters(group).name)
+    letters = await world.letters(parties.consumer, group)
     by_origin = {json.loads(dict(m.headers)["deptbus-origin"])["offset"]: m for m in letters}
     assert len(letters) == len(bad)
     for place, (key, value, code) in zip(places, bad.values(), strict=True):
@@ -97,7 +97,7 @@ async def test_what_cannot_be_verified_or_opened_is_a_dead_letter_and_blocks_not
 async def test_a_batch_is_committed_only_after_its_handler_is_done(world: World) -> None:
     """A handler that fails ends the run; the next run hands the same records over again, then never again."""
     parties = await world.parties()
-    group = await world.group()
+    group = await world.group(parties.consumer)
     sealed, _ = await world.firms(parties.provider, 5)
     handed = Handed(fails=1)
     with pytest.raises(RuntimeError):
@@ -105,13 +105,13 @@ async def test_a_batch_is_committed_only_after_its_handler_is_done(world: World)
     await world.subscriber(parties.consumer, group).drain(handed)
     assert sorted(handed.leaves) == sorted(s.leaf_hash for s in sealed)
     assert await world.subscriber(parties.consumer, group).drain(handed) == 0
-    assert await world.on_topic(topics.dead_letters(group).name) == []
+    assert await world.letters(parties.consumer, group) == []
 
 
 async def test_an_erased_licence_is_handed_over_only_when_it_is_admitted(world: World) -> None:
     """ERASED has no sections to be refused: it still counts only if its issuer may say so."""
     parties = await world.parties()
-    group = await world.group()
+    group = await world.group(parties.consumer)
     sealer = await world.sealer(parties.provider)
     forger = await world.sealer(await world.join(receives=[LICENCE]))
     values = fresh_firm()
@@ -127,7 +127,7 @@ async def test_an_erased_licence_is_handed_over_only_when_it_is_admitted(world: 
 async def test_members_of_a_group_share_partitions_and_one_may_leave(world: World) -> None:
     """Two subscribers of a group both get records; when one leaves, the other gets the rest: nothing is lost."""
     parties = await world.parties()
-    group = await world.group()
+    group = await world.group(parties.consumer)
     first, second = Handed(), Handed()
     tasks = [asyncio.create_task(world.subscriber(parties.consumer, group).run(handed)) for handed in (first, second)]
     published: list[Sealed] = []
