@@ -150,23 +150,31 @@ def _types(node: Any) -> set[str]:
     return set()
 
 
-def _check_sizes(node: Any) -> None:
-    """Every value takes a byte at least: of values that take none, a few bytes of an array may promise any number."""
+def _check_sizes(node: Any, within: frozenset[str] = frozenset()) -> None:
+    """Every value takes a byte at least: of values that take none, a few bytes of an array may promise any number.
+
+    No record holds itself: its values would be as deep as they are long, and readers have only so much of a stack.
+    `within` are the records around, by their last names.
+    """
     if isinstance(node, list):
         for branch in node:  # a union: even null has an index there
             if branch != "null":
-                _check_sizes(branch)
+                _check_sizes(branch, within)
     elif node == "null":
         raise _invalid("null stands only in a union")
+    elif isinstance(node, str):
+        if node.rpartition(".")[2] in within:
+            raise _invalid("a record holds itself")
     elif isinstance(node, dict):
         kind, precision = node["type"], node.get("precision", 1)
         if kind == "record":
+            inside = within | {node["name"].rpartition(".")[2]}
             for field in node["fields"]:
-                _check_sizes(field["type"])
+                _check_sizes(field["type"], inside)
         elif kind == "array":
-            _check_sizes(node["items"])
-        elif not isinstance(kind, str) or kind == "null":
-            _check_sizes(kind)
+            _check_sizes(node["items"], within)
+        else:
+            _check_sizes(kind, within)
         if (kind == "record" and not node["fields"]) or (kind == "fixed" and node["size"] < 1):
             raise _invalid("a record without fields and a fixed of no bytes hold nothing")
         if not 1 <= precision <= MAX_PRECISION:
