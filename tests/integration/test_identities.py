@@ -211,7 +211,7 @@ async def test_a_department_certifies_its_own_keys_until_its_ca_falls(
     """They count everywhere. With a CA everything below falls, back-dated or not; what was admitted is in doubt."""
     parties = await world.parties()
     provider, consumer, bus, kafka = parties.provider, parties.consumer, world.place.bus, world.place.kafka
-    authority, group = bus.authority.signer.der, await world.group()
+    authority, group = bus.authority.signer.der, await world.group(consumer)
     cas = [await own_ca(world, one) for one in (provider, consumer)]
     for ca, identity, kind in zip(cas, (provider, consumer), (Kind.RECORD, Kind.DEPARTMENT), strict=True):
         await certificates.renew(Holder.of(kind, bus, identity, folder_of(identity)), ca, authority, kafka)
