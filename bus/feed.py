@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from bus.kafka import bounded, consumer, kafka_errors, partitions_of
+from bus.kafka import bounded, consumer, kafka_errors, partitions_of, stop
 from bus.transport import Cluster
 from schemas.errors import DeptbusError, Unavailable
 
@@ -47,7 +47,7 @@ class Feed:
     async def stop(self) -> None:
         """Closes the connection; what is known stays known."""
         if self._consumer is not None:
-            await self._consumer.stop()
+            await stop(self._consumer)
             self._consumer = None
 
     async def catch_up(self) -> None:

@@ -25,7 +25,7 @@ from bus.gateway import trail
 from bus.gateway.trail import Filter, Found
 from bus.httpsig import sign
 from bus.identity import Identity
-from bus.kafka import consumer, partitions_of, producer
+from bus.kafka import consumer, partitions_of, producer, stop
 from bus.messages import Grant, KeyRequest, Read, open_grant
 from bus.opening import open_section
 from bus.outbox import Sealed
@@ -275,7 +275,7 @@ class World:
             partitions = [tp for topic in topics for tp in await partitions_of(reader, topic)]
             ends = await reader.end_offsets(partitions)
         finally:
-            await reader.stop()
+            await stop(reader)
         await self.until(lambda: self._reached({(tp.topic, tp.partition): end for tp, end in ends.items()}))
 
     async def _reached(self, ends: Mapping[tuple[str, int], int]) -> bool:
@@ -296,7 +296,7 @@ class World:
                 while await reader.position(tp) < end:
                     found.extend((await reader.getmany(tp, timeout_ms=200)).get(tp, []))
         finally:
-            await reader.stop()
+            await stop(reader)
         return [m for m in found if key is None or m.key == key]
 
     # Keys
@@ -376,7 +376,7 @@ class World:
             reader.assign(partitions)
             await reader.commit(await reader.end_offsets(partitions))
         finally:
-            await reader.stop()
+            await stop(reader)
         return name
 
     async def letters(self, identity: Identity, group: str) -> list[Any]:
