@@ -282,7 +282,8 @@ class TestRunning:
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         document = json.loads(file.read_text("utf-8"))
         assert Stack(**document) == stack
-        assert document.keys() == {"version", "kafka", "postgres", "gateways", "metrics", "pids", "ca", "logs"}
+        names = "version kafka kafka_login postgres gateways metrics pids ca tls_ca logs"
+        assert document.keys() == set(names.split())
         assert document["version"] == 1
         assert document["pids"].keys() == {"up", "watchdog", "kafka", "postgres", "gateway", "recorder"}
         assert all(psutil.pid_exists(pid) for pid in document["pids"].values())
@@ -367,6 +368,7 @@ class TestRunning:
 _ID = re.compile(r"[0-9a-f]{16}|[0-9A-HJ-NP-RT-UW-Y]{18}|[0-9a-f]{8}-[0-9a-f]{4}|[A-Za-z0-9+/_-]{40}")
 _LABELS = {
     "outcome",
+    "role",  # a process's key: gateway, recorder
     "topic",
     "consumergroup",
     "reason",
@@ -542,7 +544,7 @@ class TestGivenServers:
     def test_servers_that_are_not_there(self, engines: Path, tmp_path: Path) -> None:
         theirs = Home.find(engines).stack()
         wrong = theirs.postgres.replace("postgresql://deptbus:", "postgresql://deptbus:not-")
-        answer = deptbus(tmp_path, "up", "--kafka", theirs.kafka, "--postgres", wrong)
+        answer = deptbus(tmp_path, "up", *given(theirs, wrong))
         refused(answer, 3, "POSTGRES_UNAVAILABLE", "PostgreSQL", "password")
         assert "not-" not in answer.detail
         nowhere = deptbus(tmp_path, "up", "--kafka", "127.0.0.1:1", "--postgres", theirs.postgres)
