@@ -279,6 +279,10 @@ async def test_a_request_counts_once_on_every_gateway(world: World) -> None:
     # Caught on its way, and sent to the other gateway first, under the name that was signed: that is none of its names.
     assert await send(second, Host=host) == (421, Code.REQUEST_AUTHORITY)
     assert await send(second) == (401, Code.REQUEST_SIGNATURE)
+    for name in ("Signature", "Signature-Input", "Content-Digest"):
+        twice = [*headers.items(), (name, headers[name])]
+        doubled = await world.http.post(url, content=body, headers=twice)
+        assert (doubled.status_code, doubled.json()["code"]) == (401, Code.REQUEST_SIGNATURE), name
     assert await send(first) == (200, "")
     assert await send(first) == (401, Code.REQUEST_REPLAYED)
     assert await _at_another(world, host, body, headers) == Code.REQUEST_REPLAYED
