@@ -22,7 +22,7 @@ from schemas.errors import Code, DeptbusError, Malformed, Refused, Unavailable
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0  # a gateway answers in milliseconds, or says 503 within its own bounds
-WHOLE_SECONDS = 100.0  # the largest answer over a slow line: a gateway hangs up on whoever reads more slowly
+WHOLE_SECONDS = 300.0  # the largest answer, 16 MiB of entries, over 500 kbit/s
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 _EXCEPTIONS: Mapping[int, type[DeptbusError]] = {
     400: Malformed,

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import httptools
 import structlog
@@ -24,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from bus import metrics
 from schemas.errors import Code, Unavailable
 
+PIECE_BYTES = 64 * 1024  # what is written at once: the next follows when a caller has read
 RETRY_SECONDS = 0.1  # after the system had no descriptor left, or a caller was gone before it was let in
 
 log = structlog.get_logger()
@@ -43,7 +44,8 @@ class Bounds:
     # From a request's first byte to its last: the largest, 8 MiB of claims, over 4 Mbit/s. A signature holds for 60 s,
     # so that much later it would be refused anyway.
     request_seconds: float = 20.0
-    answer_seconds: float = 90.0  # until an answer is read: the largest, 16 MiB of entries, over 2 Mbit/s
+    # For the next of an answer's pieces to be read, of which some 500 KiB are on their way: 200 kbit/s or more.
+    unread_seconds: float = 20.0
     head_bytes: int = 16 * 1024  # a signed request has less than 1 KiB of fields
     head_fields: int = 64
     flush_seconds: float = 5.0  # for the last bytes to a caller that is being hung up on
@@ -53,6 +55,7 @@ class Server(uvicorn.Server):
     """A server within bounds. It leaves signals to the process: two servers here would take them from each other."""
 
     def __init__(self, config: uvicorn.Config, bounds: Bounds) -> None:
+        config.app = _in_pieces(config.app)
         super().__init__(config)
         self.bounds = bounds
         # Everybody who is connected, since when in the loop's time: whoever has waited longest stands first.
@@ -151,6 +154,25 @@ class Server(uvicorn.Server):
         self._changed.set()
 
 
+def _in_pieces(app: Any) -> Any:
+    """The application, its answers written piece by piece.
+
+    Under TLS what is written at once is encrypted and kept at once, and nobody is told that it waits to be read.
+    """
+
+    async def pieces(scope: Any, receive: Any, send: Any) -> None:
+        async def piecewise(message: Any) -> None:
+            body, more = message.get("body", b""), message.get("more_body", False)
+            for at in range(PIECE_BYTES, len(body), PIECE_BYTES):
+                await send({**message, "body": body[at - PIECE_BYTES : at], "more_body": True})
+            rest = (len(body) - 1) // PIECE_BYTES * PIECE_BYTES
+            await send({**message, "body": body[rest:], "more_body": more} if rest > 0 else message)
+
+        await app(scope, receive, piecewise)
+
+    return pieces
+
+
 class _Refused(Exception):
     """Raised in the middle of parsing."""
 
@@ -221,7 +243,7 @@ class _Caller(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._unread is None:
-            self._unread = self.loop.call_later(self._bounds.answer_seconds, self.transport.abort)
+            self._unread = self.loop.call_later(self._bounds.unread_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -302,7 +324,7 @@ class _Caller(HttpToolsProtocol):
         self.at_work = False
         super().on_response_complete()
         if self.transport.is_closing():
-            self._until(self._bounds.answer_seconds)
+            self._until(self._bounds.unread_seconds)
         elif not self._asking:
             self._wait()
 
