@@ -102,6 +102,15 @@ async def knowing(authority: bytes, kafka: Cluster) -> AsyncIterator[Trust]:
         await feed.stop()
 
 
+def expected(request: pki.Request, kind: Kind, uscc: str) -> pki.Request:
+    """The request, if it is for this kind of key and this owner. Raises `Refused` (CERTIFICATE_ROLE, _OWNER)."""
+    if kind is Kind.KEM or request.role is not _ROLES[kind]:
+        raise Refused(Code.CERTIFICATE_ROLE, f"the request is not for a {kind} key: ask who sent it")
+    if request.uscc != uscc:
+        raise Refused(Code.CERTIFICATE_OWNER, f"the request is for {request.uscc}, not for {uscc}: ask who sent it")
+    return request
+
+
 async def issue(by: CertificateAuthority, bus_authority: bytes, request: pki.Request, kafka: Cluster) -> bytes:
     """Certifies a key and publishes the certificate (DER): it counts when this returns.
 

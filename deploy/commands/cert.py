@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ from schemas.errors import Code, Malformed, Misuse
 Key = Annotated[Kind, typer.Argument(help="Whose key: record, department, kem, ca (of --as); gateway, recorder.")]
 Whose = Annotated[str | None, typer.Option("--as", help="The department: a name of `deptbus org list`.")]
 By = Annotated[str | None, typer.Option("--by", help="The department whose own CA does it (default: the bus CA).")]
+Owner = Annotated[str, typer.Option("--for", help="Whose key it is: the department's name here, or its credit code.")]
 File = Annotated[Path, typer.Argument(help="A file in PEM.", exists=True, dir_okay=False)]
 Out = Annotated[Path, typer.Option("--out", help="The file to write (PEM).")]
 
@@ -35,23 +37,21 @@ def register(app: typer.Typer) -> None:
         holder = _holder(Home.find(home), key, department)
         out.write_bytes(holder.request())
         document = {"request": str(out), "key": key.value, "owner": holder.uscc}
-        emit(document, as_json=json, human=lambda: err.print(f"now: deptbus cert issue {out}", markup=False))
+        emit(document, as_json=json, human=lambda: err.print(f"{out} is for the CA", markup=False))
 
     @command(cert)
-    async def issue(file: File, out: Out, by: By = None, home: HomeOption = None, json: Json = False) -> None:
-        """Certify the key of a request, and publish the certificate. Who asks is for the issuer to know."""
-        asked = pki.parse_request(file.read_bytes())
-        if asked.role is None:
-            raise Misuse(Code.CONFIG_INVALID, f"{file} asks for a CA: `deptbus cert cross` certifies one")
-        await _issue(Home.find(home), asked, by, out, json)
+    async def issue(
+        key: Key, file: File, owner: Owner, out: Out, by: By = None, home: HomeOption = None, json: Json = False
+    ) -> None:
+        """Certify the key of a request, and publish the certificate. Refused if it asks for another key or owner."""
+        if key is Kind.CA:
+            raise Misuse(Code.CONFIG_INVALID, "`deptbus cert cross` certifies a department's CA")
+        await _issue(Home.find(home), key, file, owner, by, out, json)
 
     @command(cert)
-    async def cross(file: File, out: Out, home: HomeOption = None, json: Json = False) -> None:
+    async def cross(file: File, owner: Owner, out: Out, home: HomeOption = None, json: Json = False) -> None:
         """Certify a department's own CA: it issues that department's record and request keys from then on."""
-        asked = pki.parse_request(file.read_bytes())
-        if asked.role is not None:
-            raise Misuse(Code.CONFIG_INVALID, f"{file} asks for a key, not for a CA: `deptbus cert issue`")
-        await _issue(Home.find(home), asked, None, out, json)
+        await _issue(Home.find(home), Kind.CA, file, owner, None, out, json)
 
     @command(cert)
     def install(key: Key, file: File, department: Whose = None, home: HomeOption = None, json: Json = False) -> None:
@@ -122,14 +122,19 @@ def register(app: typer.Typer) -> None:
         emit(rows, as_json=json, human=lambda: table(f"{len(rows)} certificates", columns, shown))
 
 
-async def _issue(where: Home, asked: pki.Request, by: str | None, out: Path, as_json: bool) -> None:
-    authority = _authority(where, by)
-    made = await certificates.issue(
-        authority, where.load_bus().authority.signer.der, asked, where.stack().administrator
-    )
+async def _issue(where: Home, key: Kind, file: Path, owner: str, by: str | None, out: Path, as_json: bool) -> None:
+    """What is asked for is whoever sent the file's word: the officer says for whom, and what for."""
+    asked = certificates.expected(pki.parse_request(_bytes(file)), key, where.uscc_of(owner))
+    named = replace(asked, name=where.names().get(asked.uscc, asked.name))
+    authority = where.load_bus().authority.signer.der
+    made = await certificates.issue(_authority(where, by), authority, named, where.stack().administrator)
     write_public(out, certificates.pem(made))
     document = {"certificate": certificates.id_of(made), "owner": asked.uscc, "file": str(out)}
     emit(document, as_json=as_json, human=lambda: facts("Issued and published", document))
+
+
+def _bytes(file: Path) -> bytes:
+    return file.read_bytes()
 
 
 def _authority(where: Home, by: str | None) -> CertificateAuthority:

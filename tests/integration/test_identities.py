@@ -48,6 +48,7 @@ from tests.integration.bus import (
 )
 
 WANTED = Wanted(sections=("identity",), purpose=PURPOSE, ground="STATUTORY_DUTY", operator="test", citation=DUTY)
+_OTHER = "1132080001400001X7"
 SECOND = 1.0  # a process looks at its folder as often
 
 
@@ -334,12 +335,16 @@ def test_the_command_from_request_to_revocation(home: Home, tmp_path: Path) -> N
     joined = run("org", "add", name, "--uscc", credit_code(fresh_number()), "--issues", LICENCE)
     files = {one: str(tmp_path / one) for one in ("ca.csr", "ca.pem", "record.csr", "record.pem")}
     run("cert", "request", "ca", "--as", name, "--out", files["ca.csr"])
-    assert "CONFIG_INVALID" in run("cert", "issue", files["ca.csr"], "--out", files["ca.pem"], code=2)
-    run("cert", "cross", files["ca.csr"], "--out", files["ca.pem"])
+    ours, theirs = ("--for", name, "--out", files["ca.pem"]), ("--for", _OTHER, "--out", files["ca.pem"])
+    assert "CERTIFICATE_ROLE" in run("cert", "issue", "record", files["ca.csr"], *ours, code=1)
+    assert "CERTIFICATE_OWNER" in run("cert", "cross", files["ca.csr"], *theirs, code=1)
+    run("cert", "cross", files["ca.csr"], *ours)
     run("cert", "install", "ca", files["ca.pem"], "--as", name)
     run("cert", "request", "record", "--as", name, "--out", files["record.csr"])
-    issued = run("cert", "issue", files["record.csr"], "--by", name, "--out", files["record.pem"])
-    twice = run("cert", "issue", files["record.csr"], "--out", files["record.pem"], code=1)
+    asked = ("record", files["record.csr"], "--for", name, "--out", files["record.pem"])
+    assert "CERTIFICATE_ROLE" in run("cert", "issue", "gateway", *asked[1:], code=1)
+    issued = run("cert", "issue", *asked, "--by", name)
+    twice = run("cert", "issue", *asked, code=1)
     assert "CERTIFICATE_INVALID" in twice  # the bus CA, too, knows what a department's has certified
     installed = run("cert", "install", "record", files["record.pem"], "--as", name)
     assert installed["certificate"] == issued["certificate"] != joined["record_certificate"]
