@@ -29,8 +29,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey, import_key
 
 from bus.pki import write_private
-from bus.transport import client_context
-from schemas.errors import Code, Misuse, Refused, Unavailable
+from bus.transport import UNPACKED, answer_of, client_context
+from schemas.errors import Code, Malformed, Misuse, Refused, Unavailable
 
 # Signatures only: `none` is no signature, and with HS256 a public key would be the secret.
 ALGORITHMS: Mapping[str, str] = {"RS256": "RSA", "PS256": "RSA", "ES256": "EC", "Ed25519": "OKP"}
@@ -198,15 +198,10 @@ class Provider:
         try:
             async with (
                 asyncio.timeout(ANSWER_SECONDS),
-                self._http.stream(method, url, data=form, headers=headers) as answer,
+                self._http.stream(method, url, data=form, headers={**(headers or {}), **UNPACKED}) as answer,
             ):
-                data = b""
-                async for chunk in answer.aiter_bytes():
-                    data += chunk
-                    if len(data) > MAX_ANSWER_BYTES:
-                        raise Unavailable(Code.LOGIN_UNAVAILABLE, "the provider's answer is too long")
-            said = json.loads(data)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, ValueError, RecursionError) as exc:
+                said = json.loads(await answer_of(answer, MAX_ANSWER_BYTES))
+        except (Malformed, httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, ValueError, RecursionError) as exc:
             raise Unavailable(
                 Code.LOGIN_UNAVAILABLE, f"the OpenID provider did not answer ({type(exc).__name__}): try again later"
             ) from exc
