@@ -27,7 +27,7 @@ from bus.outbox import Sealed
 from bus.proof import sign_batch
 from bus.trust import KemKey
 from schemas.catalogue import Item
-from schemas.errors import Code, Malformed
+from schemas.errors import Code, Malformed, Refused
 from schemas.operations import Operation
 
 SCHEMA_ID = 1  # the envelope's id in the read-only registry; a hint for tools
@@ -129,6 +129,8 @@ class Sealer:
         item.validate(draft.values)
         licence = pseudonyms.licence(key, item.identify(draft.values))
         if draft.operation is Operation.ERASED:
+            if item.retention is not None:
+                raise Refused(Code.LAW_KEEPS, f"the law keeps records of {item.name}: {item.retention.basis}")
             return draft, generation, licence, (), {}
         subjects = tuple(
             Subject(role, kind, pseudonyms.subject(key, kind, canonical))

@@ -88,8 +88,8 @@ def parse(value: bytes) -> Session:
     return session
 
 
-def verify(session: Session, trust: Trust, broker_time: datetime, kafka_key: bytes | None) -> None:
-    """The session may stand for its (session, issuer).
+def verify(session: Session, trust: Trust, broker_time: datetime, kafka_key: bytes | None) -> KemKey:
+    """The session may stand for its (session, issuer). The key that it is sealed to: its owner's gateways open it.
 
     Raises `Refused` (SESSION_INVALID, SIGNATURE_*, CERTIFICATE_*).
     """
@@ -105,6 +105,7 @@ def verify(session: Session, trust: Trust, broker_time: datetime, kafka_key: byt
         key.verify(session.signature, signed_text("Session", _UNSIGNED.encode(_as_fields(session))))
     except InvalidSignature as exc:
         raise Refused(Code.SIGNATURE_INVALID, "the session's signature does not hold") from exc
+    return recipient
 
 
 def roots(session: Session, private: hpke.PrivateKey, sections: tuple[str, ...]) -> Mapping[str, bytes]:

@@ -6,6 +6,7 @@ A CA, the processes' keys, the audit log's key and guard, the schema, the topics
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,9 @@ import asyncpg
 from bus import access, cataloguefeed, db, hpke, kafkaadmin, keeper, pseudonyms, topics, trustfeed
 from bus.cataloguefeed import CatalogueFeed, standing_value
 from bus.gateway import catalogue, control, issuing
+from bus.gateway import keyring as keys
 from bus.gateway.keyring import Keyring
+from bus.gateway.master import COST_RANDOM, Master, Passphrase
 from bus.identity import Identity
 from bus.kafka import kafka_errors, producer
 from bus.people.openid import Registration
@@ -66,7 +69,7 @@ class Bus:
                 region=region,
                 log_keep_years=config.get("log_keep_years"),
             )
-        except (OSError, ValueError, KeyError) as exc:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             raise Misuse(Code.CONFIG_INVALID, f"{folder}: no bus was set up here; `deptbus up` does it") from exc
 
     @property
@@ -133,13 +136,30 @@ class Bus:
         return file.read_text("ascii") if file.exists() else ""
 
     def keyring(self) -> Keyring:
-        """The gateway's secret keys."""
-        return Keyring(self.folder / "gateway", self.signer("gateway"))
+        """The gateway's secret keys. Raises `Misuse` (CONFIG_INVALID) if they have no master key yet."""
+        return keys.open_keyring(self.folder / "gateway", self.signer("gateway"))
+
+
+def keep_keys(folder: Path, signer: Signer) -> None:
+    """The master key of a gateway's keys, if they have none yet: under a passphrase in `unlock/`, beside the bus.
+
+    That keeps it out of a copy of the keys' folder, and from nobody who reads this machine: `deptbus keys` gives it to
+    a token or to officers.
+    """
+    if (folder / "master.json").exists():
+        return
+    file = folder.parent.parent / "unlock" / f"{signer.id.hex()[:16]}.passphrase"
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    text = secrets.token_urlsafe(32)
+    write_private(file, text.encode())
+    master = Master.create(folder, Passphrase(text, file=os.path.relpath(file, folder), cost=COST_RANDOM))
+    Keyring(folder, signer, master).adopt()
 
 
 async def prepare(folder: Path, kafka: Cluster, dsn: str) -> Bus:
     """Makes or completes a bus; `kafka` as its administrator. A crash in the middle is mended by the next call."""
     bus = _set_up(folder)
+    keep_keys(folder / "gateway", bus.signer("gateway"))
     await db.migrate(dsn)
     await _open(folder, kafka, dsn)
     values = [certificate_value(bus.signer(process).der) for process in ("gateway", "recorder")]

@@ -57,6 +57,14 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """Why no record of an item may be erased: the law that keeps them. `verified`: its article was read in its text."""
+
+    basis: str
+    verified: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SubjectRule:
     """Who a record is about. `field` holds an id of `kind`; or, with `id` and `id_type`, it is an array of records with
     these two fields: its first entry takes the role, the others are CO_HOLDER, and `kind` follows from the id type."""
@@ -83,6 +91,7 @@ class Item:
     identifying: tuple[str, ...]
     subject_rules: tuple[SubjectRule, ...]
     checks: Checks
+    retention: Retention | None = None
 
     @property
     def definition(self) -> bytes:
@@ -217,8 +226,9 @@ def _read_item(name: str, folder: Traversable, files: list[Traversable]) -> Item
             identifying=tuple(facts.pop("identifying")),
             subject_rules=rules,
             checks=Checks.of(name, schema),
+            retention=Retention(**facts.pop("retention")) if "retention" in facts else None,
         )
-    except KeyError as exc:
+    except (KeyError, TypeError) as exc:
         raise _invalid(name, f"{exc.args[0]} is missing") from exc
     if facts:
         raise _invalid(name, f"unknown entries: {', '.join(sorted(facts))}")

@@ -267,11 +267,14 @@ class Verdict:
 class DecisionPoint:
     """A gateway's decisions for whoever may ask. Holds no state of its own."""
 
-    def __init__(self, connect: Connect, append: Append, catalogue: Catalogue, signer: Signer, origin: str) -> None:
+    def __init__(
+        self, connect: Connect, append: Append, catalogue: Catalogue, signer: Signer, origin: str, operator: str
+    ) -> None:
         self._connect = connect
         self._append = append
         self._catalogue = catalogue
         self._signer = signer
+        self._operator = operator
         self._origin = origin
 
     def asked_by(self, signed: Signed, api: str) -> Caller:
@@ -301,7 +304,7 @@ class DecisionPoint:
             list(asked.values()),
             now,
         )
-        anybody = await control.sees_all(connection, caller, self._signer.uscc)
+        anybody = await control.sees_all(connection, caller, self._operator)
         verdicts: list[Verdict] = []
         for at, one in enumerate(read):
             if isinstance(one, DeptbusError):
@@ -391,6 +394,8 @@ class DecisionPoint:
         item = self._catalogue.items.get(asked.claims.item)
         decision = decide(item, one.access, one.sections, record, facts, now)
         code = next((s.code for s in decision.sections if s.code is not Code.PERMIT), Code.PERMIT)
+        if code is Code.PERMIT and found.erased(asked):
+            return Verdict(code=Code.RECORD_ERASED, question=one, detail="the record's keys are destroyed")
         obligations = tuple(_obligations(decision)) if code is Code.PERMIT else ()
         if obligations and one.obliged is not None and OBLIGATION not in one.obliged:
             detail = f"what the permit rests on obliges, and context.supported_obligations lacks {OBLIGATION}"

@@ -97,13 +97,15 @@ def imagined(item: str, provider: str, region: str) -> Claims:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """Facts of a whole request. `suspended` has the consumers that have joined; agreements are by consumer, provider
-    and item, powers by who may open, consents and mandates by holder and item.
+    """Facts of a whole request. `suspended` has the consumers that have joined; `read` is how far the recorder has read
+    the log; agreements are by consumer, provider and item, powers by who may open, consents and mandates by holder and
+    item.
     """
 
     suspended: Mapping[str, bool]
     index_fresh: bool
     audit_current: bool
+    read: int
     records: Mapping[bytes, Any]
     entries: Mapping[str, CatalogueEntry]
     agreements: Mapping[tuple[str, str, str], tuple[Agreement, ...]]
@@ -114,6 +116,11 @@ class Found:
     def state(self, asked: Asked) -> RecordState:
         """What the index says of a record."""
         return _state(self.records.get(asked.leaf_hash))
+
+    def erased(self, asked: Asked) -> bool:
+        """Whether its keys are destroyed, or to be."""
+        row = self.records.get(asked.leaf_hash)
+        return row is not None and bool(row["erased"])
 
     def provider(self, asked: Asked) -> str:
         """The department in whose power a record was issued: of one that is not admitted, its issuer."""
@@ -184,8 +191,12 @@ async def load(
     agents: Sequence[str],
     asked: Sequence[Asked],
     now: datetime,
+    read: int = 0,
 ) -> Found:
-    """Everything that `decide` needs for these reads by any of these consumers, any of these agents acting."""
+    """Everything that `decide` needs for these reads by any of these consumers, any of these agents acting.
+
+    The index is stale until the recorder has read the log up to offset `read`.
+    """
     joined = await connection.fetch(SQL["consumers"], consumers, FRESH, STALL)
     rows = await connection.fetch(SQL["records"], [one.leaf_hash for one in asked])
     records = {row["leaf_hash"]: row for row in rows}
@@ -215,8 +226,9 @@ async def load(
     documents = [*(one for group in agreements.values() for one in group), *(o for g in scoped.values() for o in g)]
     return Found(
         suspended={row["uscc"]: row["suspended"] for row in joined if row["uscc"] is not None},
-        index_fresh=joined[0]["fresh"],
+        index_fresh=joined[0]["fresh"] and (joined[0]["read"] or 0) >= read,
         audit_current=joined[0]["current"],
+        read=joined[0]["read"] or 0,
         records=records,
         entries=_entries(one for one in standing if isinstance(one, CatalogueEntry)),
         agreements={key: tuple(group) for key, group in agreements.items()},
@@ -308,7 +320,12 @@ def _pay(
 
 
 async def changed(
-    connection: asyncpg.Connection, consumer: str, asked: Sequence[Asked], decisions: Sequence[Decision], found: Found
+    connection: asyncpg.Connection,
+    consumer: str,
+    asked: Sequence[Asked],
+    decisions: Sequence[Decision],
+    found: Found,
+    read: int = 0,
 ) -> set[int]:
     """Which decisions rest on something that is not as it was: the last look before keys leave.
 
@@ -318,7 +335,7 @@ async def changed(
     standing = {(row["id"], row["revision"]) for row in rows}
     org = await connection.fetchrow(SQL["consumers"], [consumer], FRESH, STALL)
     opened = [at for at, decision in enumerate(decisions) if decision.permitted]
-    good = org["suspended"] is False and org["fresh"] and org["current"]
+    good = org["suspended"] is False and org["fresh"] and org["current"] and (org["read"] or 0) >= read
     if opened and not good:
         return set(opened)
     records = await connection.fetch(SQL["records"], [asked[at].leaf_hash for at in opened])
@@ -334,7 +351,7 @@ async def changed(
 def _moved(before: Any, after: Any) -> bool:
     if before is None or after is None:
         return before is not after
-    return any(before[name] != after[name] for name in ("conflict", "status", "newest"))
+    return any(before[name] != after[name] for name in ("conflict", "status", "newest", "erased"))
 
 
 def _provider(records: Mapping[bytes, Any], asked: Asked) -> str:

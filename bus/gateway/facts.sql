@@ -1,6 +1,7 @@
 -- name: consumers
--- A row for each of these that has joined, or one without any: the bus's own state stands in all.
-SELECT o.uscc, o.suspended,
+-- A row for each of these that has joined, or one without any: the bus's own state stands in all. What the recorder has
+-- read of the log, `read`, never falls: if it does, this is a database of before, which does not know what was erased.
+SELECT o.uscc, o.suspended, (SELECT p.next_offset FROM position p WHERE p.topic = 'audit.access') AS read,
        COALESCE((SELECT now() - h.at < $2::interval FROM recorder_heartbeat h WHERE h.id = 1), false) AS fresh,
        COALESCE((SELECT now() - c.published_at < $3::interval FROM log_checkpoint c WHERE c.id = 1), false) AS current
   FROM (SELECT 1) AS one LEFT JOIN org o ON o.uscc = ANY($1::text[]);
@@ -12,14 +13,14 @@ SELECT COALESCE(GREATEST(EXTRACT(epoch FROM
 -- name: records
 -- Admitted, in conflict, or refused and not sent again since; what is in none is not admitted yet.
 SELECT r.leaf_hash, COALESCE(r.authority, r.issuer) AS provider, r.sequence, r.conflict, l.sequence AS newest, l.status,
-       l.valid_from, l.valid_until, NULL AS refusal
+       l.valid_from, l.valid_until, NULL AS refusal, EXISTS (SELECT 1 FROM erasure e WHERE e.record = r.leaf_hash) AS erased
   FROM record r JOIN licence l ON l.licence = r.licence
  WHERE r.leaf_hash = ANY($1::bytea[])
 UNION ALL
-SELECT c.leaf_hash, NULL, 0, true, 0, 'VALID', NULL, NULL, NULL
+SELECT c.leaf_hash, NULL, 0, true, 0, 'VALID', NULL, NULL, NULL, false
   FROM conflict c WHERE c.leaf_hash = ANY($1::bytea[])
 UNION ALL
-SELECT f.leaf_hash, NULL, 0, false, 0, 'VALID', NULL, NULL, max(f.code)
+SELECT f.leaf_hash, NULL, 0, false, 0, 'VALID', NULL, NULL, max(f.code), false
   FROM refusal f
  WHERE f.leaf_hash = ANY($1::bytea[])
    AND NOT EXISTS (SELECT 1 FROM record r WHERE r.leaf_hash = f.leaf_hash)

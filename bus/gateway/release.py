@@ -80,6 +80,11 @@ class Releases:
         self._pool = pool
         self._log = log
         self._keys = keys
+        self._read = 0
+
+    def read_from(self, offset: int) -> None:
+        """Nothing is released until the recorder has read the log this far: it may tell of erasures."""
+        self._read = max(self._read, offset)
 
     async def release(
         self,
@@ -141,7 +146,7 @@ class Releases:
         log says so while PostgreSQL is away, and it raises.
         """
         try:
-            changed = await fact_store.changed(connection, access.consumer, asked, decisions, found)
+            changed = await fact_store.changed(connection, access.consumer, asked, decisions, found, self._read)
         except Exception:
             await self.void(group, {entries[at] for at, d in enumerate(decisions) if d.permitted and at in entries})
             raise
@@ -187,6 +192,8 @@ class Releases:
         logged, and the question asked again, later than it need be. No connection is held while waiting.
         """
         found = await self._load(access, asked)
+        if found.index_fresh:
+            self.read_from(found.read)
         waiting = [a.leaf_hash for a in asked if found.state(a) is RecordState.WAITING]
         if not waiting or not found.index_fresh or not found.audit_current:
             return found
@@ -201,7 +208,8 @@ class Releases:
     async def _load(self, access: Access, asked: Sequence[Asked]) -> Found:
         async with postgres_errors("deciding"), self._pool.acquire() as connection:
             agents = [] if access.agent is None else [access.agent]
-            return await fact_store.load(connection, [access.consumer], agents, asked, datetime.now(UTC))
+            now = datetime.now(UTC)
+            return await fact_store.load(connection, [access.consumer], agents, asked, now, self._read)
 
     def _recipient(self, signed: Signed, key_id: bytes, now: datetime) -> KemKey:
         """Keys go to the department that signed, whoever else holds the request."""
@@ -213,9 +221,10 @@ class Releases:
         return key
 
     def decide(self, asked: Asked, access: Access, found: Found, now: datetime) -> Decision:
-        """What these facts say of one read."""
+        """What these facts say of one read. What is permitted of a record that is erased cannot be had any more."""
         record, facts = found.of(asked, access, self._catalogue)
-        return decide(self._catalogue.items.get(asked.claims.item), access, asked.sections, record, facts, now)
+        decision = decide(self._catalogue.items.get(asked.claims.item), access, asked.sections, record, facts, now)
+        return decision.refused(Code.RECORD_ERASED) if found.erased(asked) else decision
 
     async def record(
         self,

@@ -11,13 +11,14 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, date, datetime
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
 import asyncpg
 import msgspec
 import structlog
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 
 from bus import audit, cataloguefeed, db, envelope, httpsig, merkle, metrics, pseudonyms, trustfeed
 from bus.cataloguefeed import CatalogueFeed
@@ -41,6 +42,7 @@ from bus.gateway.embargoes import (
     ReadingsAnswer,
     ReadingsBody,
 )
+from bus.gateway.erasures import EraseBody, ErasureBody, Erasures, ErasuresAnswer
 from bus.gateway.evaluating import DecisionPoint
 from bus.gateway.facts import seconds_to_stall
 from bus.gateway.findings import Findings, FindingsAnswer, FindingsBody
@@ -72,7 +74,7 @@ from bus.gateway.sets import CandidatesAnswer, CandidatesBody, MemberBody, Proof
 from bus.gateway.shapes import ActAnswer, Hash, Name, RequestId, Text, from_hex, listed, shown
 from bus.gateway.usages import PeriodAnswer, PeriodBody, Usages, UsagesAnswer, UsagesBody
 from bus.httpsig import Signed
-from bus.kafka import bounded, kafka_errors, producer
+from bus.kafka import bounded, consumer, kafka_errors, producer
 from bus.messages import KeyRequest, Read, check_asked
 from bus.people.logins import Logins
 from bus.people.openid import Provider, Registration
@@ -117,6 +119,7 @@ from schemas.identifiers import parse_citizen_number, parse_uscc
 GENERATION = 1
 CHECK_SECONDS = 5.0
 RENEW_SECONDS = 600.0
+KEM_LOOK_SECONDS = 1.0
 STALL_LOOK_SECONDS = 1.0
 SIGNER_SECONDS = 1.0
 
@@ -162,12 +165,16 @@ class Gateway:
         years: Years = NONE,
         names: Collection[str] = (),
         people: Registration | None = None,
+        operator: str | None = None,
     ) -> None:
         """Without `proofs`, the lists that come with the software count; `years` are the operator's own calendar.
 
         `names` are the authorities that it is reached at (`httpsig.verify`); none means any. `people` log in at that
-        provider; without one nobody does.
+        provider; without one nobody does. `operator` is the bus's, if the keys are not its own but a provider's: then
+        only the keys of that one's sessions are released here, and everything else is asked at the operator's gateway.
         """
+        operator = operator or keyring.signer.uscc
+        self._own = operator != keyring.signer.uscc
         self._keyring = keyring
         self._names = frozenset(names)
         self._origin = origin
@@ -176,7 +183,7 @@ class Gateway:
         self._dsn = dsn
         self.trust = Trust(authority)
         self._feed = TrustFeed(self.trust, cluster, "gateway")
-        self._standing = CatalogueFeed(self._feed, keyring.signer.uscc, cluster, "gateway")
+        self._standing = CatalogueFeed(self._feed, operator, cluster, "gateway")
         self._telling = asyncio.Lock()
         self._untold = asyncio.Event()
         self._looking = asyncio.Lock()
@@ -192,11 +199,10 @@ class Gateway:
         self.usages = Usages(self._connection, self._everywhere, self._log_reading, catalogue)
         self.collections = Collections(self._connection, catalogue, proofs or Proofs.shipped())
         self.sets = Sets(self._connection, lambda: self.releases, keyring.signer, origin, catalogue)
-        operator = keyring.signer.uscc
         self.policies = Policies(self._connection, self._log_reading, catalogue, self._pseudonym, operator)
         self.releases: Releases
         self.revisions = Revisions(keyring.signer, origin, self._append)
-        self.rulebook = Rulebook(self._connection, self.revisions, self._announce, keyring.signer.uscc)
+        self.rulebook = Rulebook(self._connection, self.revisions, self._announce, operator)
         deadlines = Deadlines(catalogue, years)
         self.entries = Entries(self.rulebook, catalogue)
         self.agreements = Agreements(self.rulebook, catalogue, deadlines)
@@ -216,7 +222,18 @@ class Gateway:
             keyring.signer,
             origin,
         )
-        self.decisions = DecisionPoint(self._connection, self._append, catalogue, keyring.signer, origin)
+        self.decisions = DecisionPoint(self._connection, self._append, catalogue, keyring.signer, origin, operator)
+        self.erasures = Erasures(
+            connect=self._connection,
+            append=self._append,
+            keyring=keyring,
+            sessions=self._sessions,
+            trust=self.trust,
+            catalogue=catalogue,
+            pseudonym=self._pseudonym,
+            origin=origin,
+            operator=operator,
+        )
 
     async def __aenter__(self) -> Self:
         try:
@@ -224,8 +241,10 @@ class Gateway:
             await self._standing.start()
             self._pool = await db.pool(self._dsn)
             self._producer = await producer(self._cluster, "gateway", linger_ms=0)
-            await self._renew_kem()
+            if not self._keyring.master.locked:
+                await self._renew_kem()
             await self._tell()
+            logged = await bounded(self._log_end(), CHECK_SECONDS, "reading the log's end")
         except BaseException:
             await self._close()
             raise
@@ -238,6 +257,7 @@ class Gateway:
             log=self._producer,
             keys=self._sessions,
         )
+        self.releases.read_from(logged)  # a database that was restored learns first what was erased since
         return self
 
     async def __aexit__(
@@ -253,14 +273,16 @@ class Gateway:
             tasks.create_task(self._sessions.sweep(self._pool))
             tasks.create_task(self._keep_kem())
             tasks.create_task(self._keep_signer())
+            tasks.create_task(self.erasures.sweep())
             tasks.create_task(self._keep_telling())
             tasks.create_task(self.revisions.sweep(self._pool))
             tasks.create_task(self._count_down())
             tasks.create_task(replays.sweep(self._pool))
 
     async def check(self) -> None:
-        """Raises `Unavailable` unless Kafka and PostgreSQL answer within five seconds."""
+        """Raises `Unavailable` unless Kafka and PostgreSQL answer within five seconds, or its keys are locked."""
         assert self._producer is not None
+        self._keyring.check()
         await bounded(self._producer.client.fetch_all_metadata(), CHECK_SECONDS, "asking Kafka")
         async with self._connection("asking PostgreSQL") as connection:
             await connection.fetchval("SELECT 1", timeout=CHECK_SECONDS)
@@ -288,6 +310,8 @@ class Gateway:
     def routes(self) -> Mapping[str, Route]:
         """The JSON routes: what each path calls, the body it takes, the answer it gives."""
         entry = {"defined": DefinitionAnswer | None, "providers": list[ProviderAnswer]}
+        if self._own:  # it has neither the pseudonyms' root nor a say in rules
+            return {"/v1/records:show": Route(self.show_record, RecordBody, RecordAnswer)}
         return {
             "/v1/catalogue": Route(self.entries.draft, EntryBody, shown(CatalogueEntry)),
             "/v1/catalogue:act": Route(self.entries.act, ActBody, shown(CatalogueEntry)),
@@ -335,6 +359,8 @@ class Gateway:
             "/v1/policy:replay": Route(self.policies.replay, ReplayBody, ReplayAnswer),
             "/v1/licences:search": Route(self.search_licences, SearchBody, RecordsAnswer),
             "/v1/records:show": Route(self.show_record, RecordBody, RecordAnswer),
+            "/v1/erasures": Route(self.erasures.start, EraseBody, ErasuresAnswer),
+            "/v1/erasures:show": Route(self.erasures.show, ErasureBody, ErasuresAnswer),
             "/v1/records:impact": Route(self.impacts.show, ImpactBody, ImpactAnswer),
             "/v1/audit/entries:query": Route(self.auditing.query, EntriesBody, EntriesAnswer),
             "/v1/audit/counts:query": Route(self.auditing.counts, CountsBody, CountsAnswer),
@@ -468,8 +494,10 @@ class Gateway:
                 self._untold.set()
 
     async def _tell(self) -> None:
-        """Puts on `bus.catalogue` whatever it lacks."""
+        """Puts on `bus.catalogue` whatever it lacks: the operator's gateways do."""
         assert self._producer is not None
+        if self._own:
+            return
         async with self._telling, self._connection("reading the catalogue") as connection:
             await issuing.announce(connection, self._standing, self._producer, self._keyring.signer)
 
@@ -488,10 +516,16 @@ class Gateway:
                 await asyncio.sleep(CHECK_SECONDS)
 
     async def _keep_kem(self) -> None:
+        """Makes the next key when it is due, at once if somebody wants one; the topic is told again now and then."""
+        told = monotonic()
         while True:
-            await asyncio.sleep(RENEW_SECONDS)
+            await asyncio.sleep(KEM_LOOK_SECONDS)
             try:
-                await self._renew_kem()
+                if not self._keyring.master.locked and (
+                    self._keyring.kem_due(datetime.now(UTC)) or monotonic() - told > RENEW_SECONDS
+                ):
+                    await self._renew_kem()
+                    told = monotonic()
             except Unavailable as exc:
                 log.warning("kem_renewal_delayed", code=exc.code)
 
@@ -515,6 +549,15 @@ class Gateway:
             except Unavailable as exc:
                 log.warning("stall_unknown", code=exc.code)
             await asyncio.sleep(STALL_LOOK_SECONDS)
+
+    async def _log_end(self) -> int:
+        """Where the audit topic ends now."""
+        reader = await consumer(self._cluster, "gateway-log")
+        try:
+            tp = TopicPartition(audit.TOPIC, 0)
+            return int((await reader.end_offsets([tp]))[tp])
+        finally:
+            await reader.stop()
 
     async def _renew_kem(self) -> None:
         """Makes the day's key if it is time, and puts it on the topic (again: compaction keeps one)."""

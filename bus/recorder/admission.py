@@ -175,6 +175,9 @@ def _check_schema(one: Checked, catalogue: Catalogue) -> None:
     if schema is None:
         raise Refused(Code.SCHEMA_UNKNOWN, f"the catalogue has no such schema of {claims.item}")
     names = tuple(name for name, _ in claims.sections)
+    retention = catalogue.item(claims.item).retention
+    if claims.operation == "ERASED" and retention is not None:
+        raise Refused(Code.LAW_KEEPS, f"the law keeps records of {claims.item}: {retention.basis}")
     if names != (() if claims.operation == "ERASED" else schema.sections):
         raise Refused(Code.SECTIONS_MISMATCH, f"the sections are not those of {claims.item}'s schema, in its order")
 

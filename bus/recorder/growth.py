@@ -74,6 +74,7 @@ class Growth:
     terms: Terms
     words: set[Word]
     skipped: int
+    erasures: list[Entry] = field(default_factory=list)
 
 
 def grow(state: State, messages: Iterable[Message], entry_of: EntryOf | None) -> Growth:

@@ -59,6 +59,7 @@ ASK_SECONDS = 20.0
 POLL_BUNDLES = 2  # some 50 ms of work, half a MiB of entries
 TURN = 32  # entries verified, some 2 ms
 KNOWN_WORDS = 100_000  # that need not be written again
+ERASURES = frozenset(("ErasureStarted", "ErasureComplete"))
 AUDIT = TopicPartition(audit.TOPIC, 0)
 
 SQL = queries(Path(__file__).with_name("log.sql"))
@@ -179,6 +180,7 @@ class Log:
         messages = [Message(r.offset, datetime.fromtimestamp(r.timestamp / 1000, UTC), r.value) for r in records]
         entries = await self._verified([m.value for m in messages if m.value])
         grown = growth.grow(self._state, messages, entries.get)
+        grown.erasures = [entry for entry in entries.values() if entry.kind in ERASURES]
         await self.written()
         self._writing = asyncio.create_task(self._commit(connection, self._state, grown, advance))
         # Of what is being written: if that fails, the recorder begins again from the database.
@@ -245,6 +247,7 @@ class Log:
         for month in growth.months(grown) - self._months:
             await connection.execute(SQL["partitions"], month)
             self._months.add(month)
+        await _take_erasures(connection, grown)
         edge = before.edge
         open_bundle = edge.size // WIDTH if edge.size % WIDTH else -1
         bundles = [(b.number, b.opened, b.starts, b.logged_at, bytes(b.entries)) for b in grown.bundles]
@@ -430,6 +433,17 @@ class Log:
                 await connection.close()
             looked.set()
             await asyncio.sleep(SCRUB_SECONDS)
+
+
+async def _take_erasures(connection: asyncpg.Connection, grown: Growth) -> None:
+    """Gateways refuse what the log says is being erased; they do so already unless this database is one of before."""
+    started = {e.body["record"]: e for e in grown.erasures if e.kind == "ErasureStarted"}
+    complete = [e.body["record"] for e in grown.erasures if e.kind == "ErasureComplete"]
+    if started:
+        rows = [(r, e.body["by"], e.body["basis"], e.time, e.leaf_hash) for r, e in sorted(started.items())]
+        await connection.execute(SQL["erasures_started"], *map(list, zip(*rows, strict=True)))
+    if complete:
+        await connection.execute(SQL["erasures_complete"], complete)
 
 
 async def _state(connection: asyncpg.Connection) -> State:

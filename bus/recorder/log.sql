@@ -12,6 +12,15 @@ ON CONFLICT (id) DO UPDATE SET size = EXCLUDED.size, root = EXCLUDED.root, logge
 -- name: partitions
 SELECT log_partitions($1);
 
+-- name: erasures_started
+-- What the log says of erasures counts in a database that does not know them yet: one that was restored.
+INSERT INTO erasure (record, by, basis, started_at, entry)
+SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::timestamptz[], $5::bytea[])
+ON CONFLICT (record) DO UPDATE SET entry = COALESCE(erasure.entry, EXCLUDED.entry);
+
+-- name: erasures_complete
+UPDATE erasure SET completed_at = COALESCE(completed_at, now()) WHERE record = ANY($1::bytea[]);
+
 -- name: add_bundle
 INSERT INTO log_bundle (number, opened, starts, logged_at, entries) VALUES ($1, $2, $3, $4, $5);
 

@@ -25,8 +25,11 @@ SELECT s.session, s.issuer, s.item, s.schema, s.not_after, s.record
 
 -- name: add_session
 -- The first stands. A different second one is refused and logged by the caller, which reads back what stands.
-INSERT INTO session (session, issuer, item, schema, created_at, not_after, recipient, record)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (session, issuer) DO NOTHING;
+INSERT INTO session (session, issuer, item, schema, created_at, not_after, recipient, record, owner)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (session, issuer) DO NOTHING;
+
+-- name: sessions_read
+INSERT INTO sessions_read (id, at) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET at = EXCLUDED.at;
 
 -- name: standing
 -- What says who may issue: the entries of these items that were ever published, and since when; the powers to issue of
@@ -82,6 +85,15 @@ ON CONFLICT (licence) DO UPDATE
    SET issuer = EXCLUDED.issuer, sequence = EXCLUDED.sequence, status = EXCLUDED.status,
        valid_from = EXCLUDED.valid_from, valid_until = EXCLUDED.valid_until
  WHERE EXCLUDED.sequence > licence.sequence;
+
+-- name: erase
+-- Every version of these licences that were erased, whichever came first: gateways log it and destroy its keys.
+INSERT INTO erasure (record, by, basis)
+SELECT r.leaf_hash, e.issuer, 'ERASED ' || encode(e.leaf_hash, 'hex')
+  FROM licence l
+  JOIN record e ON e.licence = l.licence AND e.sequence = l.sequence AND e.operation = 'ERASED'
+  JOIN record r ON r.licence = l.licence AND r.operation <> 'ERASED'
+ WHERE l.licence = ANY($1::bytea[]) AND l.status = 'ERASED' ON CONFLICT DO NOTHING;
 
 -- name: add_subjects
 INSERT INTO licence_subject (pseudonym, licence)

@@ -54,6 +54,7 @@ LOG_SECONDS = 20.0
 STANDBY_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 HEARTBEAT_SECONDS = 1.0
+SESSIONS_SECONDS = 10.0  # a KEM key that is over waits so long for the last sessions that were sealed to it
 KNOWN_SESSIONS = 10_000
 
 SQL = queries(Path(__file__).with_name("recorder.sql"))
@@ -93,6 +94,7 @@ class Recorder:
         self._sessions: dict[tuple[bytes, str], KnownSession] = {}
         self._session_reader: AIOKafkaConsumer | None = None
         self._session_partitions: list[TopicPartition] = []
+        self._session_reading = asyncio.Lock()
         self._producer: AIOKafkaProducer | None = None
         self._standing = self._active = False
 
@@ -167,6 +169,7 @@ class Recorder:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._trust.follow())
                     tasks.create_task(self._heartbeat(lock))
+                    tasks.create_task(self._keep_sessions())
                     tasks.create_task(self._loop(licences, self._admit))
                     tasks.create_task(self._loop(entries, self._integrate))
                     tasks.create_task(self._audit_log.publish())
@@ -281,10 +284,28 @@ class Recorder:
                 item=row["item"], schema=row["schema"], not_after=row["not_after"]
             )
 
+    async def _keep_sessions(self) -> None:
+        """Reads sessions even if no record asks for them: gateways may destroy the keys that they were sealed to."""
+        async with postgres_errors("connecting"):
+            connection = await asyncpg.connect(self._dsn, timeout=LOG_SECONDS, command_timeout=LOG_SECONDS)
+        try:
+            while True:
+                await self._read_sessions(connection)
+                await asyncio.sleep(SESSIONS_SECONDS)
+        finally:
+            with suppress(Exception):
+                await connection.close(timeout=1)
+
     async def _read_sessions(self, connection: asyncpg.Connection) -> None:
         """Takes in `bus.sessions` up to its present end."""
         assert self._session_reader is not None
-        reader = self._session_reader
+        async with self._session_reading:
+            at = datetime.now(UTC)
+            await self._read_sessions_to_end(connection, self._session_reader)
+            async with postgres_errors("storing sessions"):
+                await connection.execute(SQL["sessions_read"], at)
+
+    async def _read_sessions_to_end(self, connection: asyncpg.Connection, reader: AIOKafkaConsumer) -> None:
         ends = await bounded(reader.end_offsets(self._session_partitions), LOG_SECONDS, "reading sessions")
         for tp, end in ends.items():
             while (start := await reader.position(tp)) < end:
@@ -303,10 +324,10 @@ class Recorder:
         try:
             found = session.parse(record.value or b"")
             try:
-                session.verify(found, self._trust.trust, at, record.key)
+                recipient = session.verify(found, self._trust.trust, at, record.key)
             except DeptbusError:
                 await self._trust.catch_up()
-                session.verify(found, self._trust.trust, at, record.key)
+                recipient = session.verify(found, self._trust.trust, at, record.key)
         except Unavailable:
             raise
         except DeptbusError as exc:
@@ -323,6 +344,7 @@ class Recorder:
             found.not_after,
             found.recipient,
             found.value,
+            recipient.owner,
         )
         if added.endswith(" 0"):
             stands = await connection.fetch(SQL["sessions"], [found.session], [found.issuer])
@@ -436,6 +458,7 @@ class Recorder:
             [c.valid_until for c in claims],
         )
         subjects = {(s.pseudonym, c.record.claims.licence) for c in plan.admitted for s in c.record.claims.subjects}
+        await connection.execute(SQL["erase"], [c.licence for c in claims])
         await connection.execute(SQL["add_subjects"], [s for s, _ in subjects], [licence for _, licence in subjects])
         await impact.admit(connection, plan.admitted)
         for (one, rival, _), entry in zip(plan.conflicts, conflict_entries, strict=True):

@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 
 from bus.gateway.app import create_app
 from bus.gateway.keyring import Keyring
+from bus.gateway.master import Master
 from bus.gateway.service import Gateway
 from bus.pki import Role
 from bus.transport import Cluster
@@ -96,7 +97,7 @@ def test_the_page_for_http_lists_every_route(tmp_path: Path) -> None:
     """And no other: an agency writes its client from it."""
     app = create_app(
         Gateway(
-            keyring=Keyring(tmp_path, world.signer(Role.GATEWAY, world.OPERATOR)),
+            keyring=Keyring(tmp_path, world.signer(Role.GATEWAY, world.OPERATOR), Master(tmp_path)),
             origin="",
             authority=world.CA.der,
             catalogue=Catalogue.load(),

@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 
 from bus.gateway.app import STATUSES, create_app
 from bus.gateway.keyring import Keyring
+from bus.gateway.master import Master
 from bus.gateway.openapi import PATH, document
 from bus.gateway.service import Gateway
 from bus.pki import CertificateAuthority, Role
@@ -28,7 +29,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Gateway:
     folder = tmp_path_factory.mktemp("gateway")
     authority = CertificateAuthority.create(folder / "ca", "test", USCC)
     return Gateway(
-        keyring=Keyring(folder, authority.issue(Role.GATEWAY, USCC, "gateway")),
+        keyring=Keyring(folder, authority.issue(Role.GATEWAY, USCC, "gateway"), Master(folder)),
         origin="test",
         authority=authority.signer.der,
         catalogue=Catalogue.load(),

@@ -1,0 +1,308 @@
+"""The master key: every key that a gateway stores is wrapped under it, and it is stored nowhere in the clear.
+
+`master.json` in the keys' folder says who keeps it (a *provider*) and holds it wrapped by that one. A gateway gets it
+at its start from a passphrase's file or a token, or it is locked until two of three officers unlock it.
+
+    master.json       {generation, provider: {kind, ...}, wrapped, chain}
+    locked/<id>.pub   of a locked gateway: the key, of this process only, to seal the master key to
+    locked/<id>.key   the master key for that one, removed as it is taken
+
+A rotation makes the next generation. `chain` is the new key under the old one, for as long as running gateways need to
+notice: who holds the old one is never locked by a rotation.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Protocol
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from bus import hpke
+from bus.pki import write_private
+from schemas.errors import Code, DeptbusError, Misuse, Refused, Unavailable
+
+KEY_BYTES = 32
+COST = 2**17  # scrypt's N with r = 8: 128 MiB and some 0.4 s a guess, for a passphrase that a person chose
+COST_RANDOM = 2**14  # of 32 random bytes nobody guesses
+OFFICERS = 3
+_NONCE_BYTES = 12
+_GENERATION_BYTES = 4
+_LOCKED = "locked"
+_HANDOVER = b"deptbus/1 master key\n"
+
+
+class Provider(Protocol):
+    """Who keeps the master key: only the same provider unwraps what it wrapped. A KMS is one more of these."""
+
+    def about(self) -> dict[str, Any]:
+        """What `master.json` says of it: `kind`, and what it needs to be found again. No secret."""
+
+    def wrap(self, key: bytes) -> bytes:
+        """32 bytes, wrapped."""
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        """Raises `Refused` (KEYS_UNOPENABLE)."""
+
+
+class Passphrase:
+    """A passphrase, stretched with scrypt (RFC 7914). With `file`, gateways read it there at their start.
+
+    That file is as good as the key to who reads it: it belongs in another folder than the keys, out of their backups.
+    """
+
+    def __init__(self, text: str, *, file: str = "", salt: bytes = b"", cost: int = COST) -> None:
+        self._file, self._cost = file, cost
+        self._salt = salt or secrets.token_bytes(16)
+        self._key = stretch(text, self._salt, cost)
+
+    def about(self) -> dict[str, Any]:
+        """Kind, file, salt and cost."""
+        return {"kind": "passphrase", "file": self._file, "salt": self._salt.hex(), "cost": self._cost}
+
+    def wrap(self, key: bytes) -> bytes:
+        """AES-256-GCM under the stretched passphrase."""
+        return _encrypt(self._key, key, b"passphrase")
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        """Raises `Refused` (KEYS_UNOPENABLE): another passphrase."""
+        return _decrypt(self._key, wrapped, b"passphrase", "the passphrase is not the one of this master key")
+
+
+class Officers:
+    """Any two of three officers' passphrases. There is no secret sharing: an unlocking key is wrapped for each pair.
+
+    The key of a pair is HKDF-SHA-256 over both stretched passphrases, in the order of the officers' names.
+    """
+
+    def __init__(self, unlocking: bytes, about: dict[str, Any]) -> None:
+        self._unlocking = unlocking
+        self._about = about
+
+    @classmethod
+    def appoint(cls, passphrases: Mapping[str, str], cost: int = COST) -> Officers:
+        """Three officers by name. Raises `Misuse`: not three, or two with one passphrase."""
+        if len(passphrases) != OFFICERS or len(set(passphrases.values())) != OFFICERS or not all(passphrases):
+            raise Misuse(
+                Code.CONFIG_INVALID, "there are three officers, each with a name and a passphrase of their own"
+            )
+        unlocking = secrets.token_bytes(KEY_BYTES)
+        salts = {name: secrets.token_bytes(16) for name in sorted(passphrases)}
+        keys = {name: stretch(passphrases[name], salt, cost) for name, salt in salts.items()}
+        pairs = [
+            {"officers": [a, b], "wrapped": _encrypt(_of_pair(keys[a], keys[b]), unlocking, f"{a}\n{b}".encode()).hex()}
+            for a, b in combinations(keys, 2)
+        ]
+        named = [{"name": name, "salt": salt.hex()} for name, salt in salts.items()]
+        return cls(unlocking, {"kind": "officers", "cost": cost, "officers": named, "pairs": pairs})
+
+    @classmethod
+    def unlock(cls, about: Mapping[str, Any], passphrases: Mapping[str, str]) -> Officers:
+        """With two of them. Raises `Refused` (KEYS_UNOPENABLE), which does not say whose passphrase is wrong."""
+        a, b = sorted(passphrases) if len(passphrases) == 2 else ("", "")
+        salts = {one["name"]: bytes.fromhex(one["salt"]) for one in about["officers"]}
+        pair = next((one for one in about["pairs"] if one["officers"] == [a, b]), None)
+        if pair is None:
+            raise Refused(Code.KEYS_UNOPENABLE, f"two of the officers unlock: {', '.join(sorted(salts))}")
+        key = _of_pair(*(stretch(passphrases[name], salts[name], about["cost"]) for name in (a, b)))
+        refusal = "the two passphrases do not unlock: one of them, or both, are not these officers'"
+        return cls(_decrypt(key, bytes.fromhex(pair["wrapped"]), f"{a}\n{b}".encode(), refusal), dict(about))
+
+    def about(self) -> dict[str, Any]:
+        """Kind, cost, the officers with their salts, the wrappings for pairs."""
+        return self._about
+
+    def wrap(self, key: bytes) -> bytes:
+        """AES-256-GCM under the unlocking key."""
+        return _encrypt(self._unlocking, key, b"officers")
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        """Raises `Refused` (KEYS_UNOPENABLE)."""
+        return _decrypt(self._unlocking, wrapped, b"officers", "the officers' key is not the one of this master key")
+
+
+class Master:
+    """The master key of a folder, as one process holds it: locked until `unlock`. Never in `repr`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._keys: dict[int, bytes] = {}
+        self._seen = (0, 0)
+        self._said: dict[str, Any] = {}
+        self._mailbox: hpke.PrivateKey | None = None
+
+    @classmethod
+    def create(cls, folder: Path, provider: Provider) -> Master:
+        """The first generation. Raises `Misuse` (STATE_INVALID) if there is one."""
+        if (folder / "master.json").exists():
+            raise Misuse(Code.STATE_INVALID, f"{folder} has a master key already: rotate it, or change who keeps it")
+        made = cls(folder)
+        key = secrets.token_bytes(KEY_BYTES)
+        made._write(1, provider, key)
+        made._keys[1] = key
+        return made
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """`master.json` as it stands now. Raises `Misuse` (CONFIG_INVALID) if it is not there."""
+        file = self._folder / "master.json"
+        try:
+            found = file.stat()
+            seen = found.st_mtime_ns, found.st_ino
+            if seen != self._seen:
+                self._said = json.loads(file.read_text("utf-8"))
+                self._seen = seen
+        except (OSError, ValueError) as exc:
+            raise Misuse(Code.CONFIG_INVALID, f"{file}: no master key; `deptbus keys init` makes one") from exc
+        return self._said
+
+    @property
+    def generation(self) -> int:
+        """Of the key that new ones are wrapped under."""
+        return int(self.about["generation"])
+
+    @property
+    def locked(self) -> bool:
+        """Whether this process lacks the key."""
+        return self.generation not in self._keys
+
+    def key(self) -> bytes:
+        """The newest generation. Raises `Unavailable` (KEYS_LOCKED)."""
+        return self._key(self.generation)
+
+    def unlock(self, provider: Provider) -> None:
+        """Raises `Refused` (KEYS_UNOPENABLE)."""
+        self._keys[self.generation] = provider.unwrap(bytes.fromhex(self.about["wrapped"]))
+
+    def refresh(self) -> None:
+        """Follows rotations, and takes what officers have unlocked for this process. Cheap: asks for two files."""
+        said = self.about
+        generation = int(said["generation"])
+        before = self._keys.get(generation - 1)
+        if generation not in self._keys and before is not None and said["chain"]:
+            self._keys[generation] = _decrypt(before, bytes.fromhex(said["chain"]), b"chain", "the chain is broken")
+        if generation in self._keys:
+            if not said["chain"]:  # the rotation is over: nothing is wrapped under older ones
+                self._keys = {generation: self._keys[generation]}
+            return
+        self._await_officers(generation)
+
+    def seal(self, name: str, plain: bytes) -> bytes:
+        """`generation ‖ nonce ‖ ciphertext`, bound to a name. Raises `Unavailable` (KEYS_LOCKED)."""
+        generation = self.generation
+        return generation.to_bytes(_GENERATION_BYTES) + _encrypt(self._key(generation), plain, name.encode())
+
+    def open(self, name: str, data: bytes) -> bytes:
+        """Raises `Unavailable` (KEYS_LOCKED), or `Misuse` (DATA_CORRUPT) for what was not sealed for this name."""
+        key = self._key(int.from_bytes(data[:_GENERATION_BYTES]))
+        try:
+            return _decrypt(key, data[_GENERATION_BYTES:], name.encode(), "")
+        except Refused as exc:
+            raise Misuse(
+                Code.DATA_CORRUPT, f"{name} is not as it was stored: restore it from the keys' backup"
+            ) from exc
+
+    def rotate(self, provider: Provider, again: Callable[[], None]) -> None:
+        """The next generation, kept by `provider`; `again` wraps anew what is stored. Then nobody needs the old one.
+
+        A crash in the middle leaves two generations, which running gateways hold; the next rotation mends that.
+        """
+        generation, old, new = self.generation, self.key(), secrets.token_bytes(KEY_BYTES)
+        self._write(generation + 1, provider, new, chain=_encrypt(old, new, b"chain"))
+        self._keys[generation + 1] = new
+        again()
+
+    def end_rotation(self) -> None:
+        """Forgets the old generation: what was not wrapped anew is lost, and so is what only an old key opens."""
+        said = {**self.about, "chain": ""}
+        write_private(self._folder / "master.json", json.dumps(said, indent=2).encode())
+        self._keys = {self.generation: self.key()}
+
+    def hand_over(self) -> int:
+        """Gives the key to every locked gateway of this folder; returns how many wait for it."""
+        waiting = sorted((self._folder / _LOCKED).glob("*.pub"))
+        for file in waiting:
+            with suppress(OSError, DeptbusError):  # it has ended meanwhile, or somebody wrote what is no key
+                sealed = hpke.PublicKey(file.read_bytes()).seal(self.key(), _HANDOVER)
+                write_private(file.with_suffix(".key"), sealed)
+        return len(waiting)
+
+    def _key(self, generation: int) -> bytes:
+        if generation not in self._keys:
+            self.refresh()
+        try:
+            return self._keys[generation]
+        except KeyError:
+            raise Unavailable(
+                Code.KEYS_LOCKED, "the gateway's keys are locked: two officers unlock them with `deptbus keys unlock`"
+            ) from None
+
+    def _await_officers(self, generation: int) -> None:
+        folder = self._folder / _LOCKED
+        if self._mailbox is None:
+            folder.mkdir(exist_ok=True, mode=0o700)
+            self._mailbox = hpke.PrivateKey.generate()
+            write_private(folder / f"{self._mailbox.id.hex()}.pub", self._mailbox.public)
+        sealed = folder / f"{self._mailbox.id.hex()}.key"
+        if sealed.exists():
+            with suppress(DeptbusError):  # not for this process: anybody who writes here could do that
+                self._keys[generation] = self._mailbox.open(sealed.read_bytes(), _HANDOVER)
+            sealed.unlink()
+            sealed.with_suffix(".pub").unlink(missing_ok=True)
+            self._mailbox = None
+
+    def _write(self, generation: int, provider: Provider, key: bytes, chain: bytes = b"") -> None:
+        said = {
+            "generation": generation,
+            "provider": provider.about(),
+            "wrapped": provider.wrap(key).hex(),
+            "chain": chain.hex(),
+        }
+        write_private(self._folder / "master.json", json.dumps(said, ensure_ascii=False, indent=2).encode())
+
+
+def stretch(passphrase: str, salt: bytes, cost: int) -> bytes:
+    """scrypt (RFC 7914), r = 8, p = 1, 32 bytes."""
+    return Scrypt(salt=salt, length=KEY_BYTES, n=cost, r=8, p=1).derive(passphrase.encode())
+
+
+def alone(folder: Path, about: Mapping[str, Any]) -> Provider | None:
+    """The provider that `master.json` names, if it needs no person. Raises `Misuse` (CONFIG_INVALID)."""
+    match about["kind"]:
+        case "pkcs11":
+            from bus.gateway.token import Token  # comes with an extra
+
+            return Token.named(about)
+        case "passphrase" if about["file"]:
+            file = folder / about["file"]
+            try:
+                text = file.read_text("utf-8").strip()
+            except OSError as exc:
+                raise Misuse(Code.CONFIG_INVALID, f"{file}: the master key's passphrase cannot be read") from exc
+            return Passphrase(text, file=about["file"], salt=bytes.fromhex(about["salt"]), cost=about["cost"])
+    return None
+
+
+def _of_pair(first: bytes, second: bytes) -> bytes:
+    return HKDF(SHA256(), KEY_BYTES, None, b"deptbus/1 officers").derive(first + second)
+
+
+def _encrypt(key: bytes, plain: bytes, bound_to: bytes) -> bytes:
+    nonce = secrets.token_bytes(_NONCE_BYTES)
+    return nonce + AESGCM(key).encrypt(nonce, plain, b"deptbus/1 stored\n" + bound_to)
+
+
+def _decrypt(key: bytes, data: bytes, bound_to: bytes, refusal: str) -> bytes:
+    try:
+        return AESGCM(key).decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], b"deptbus/1 stored\n" + bound_to)
+    except (InvalidTag, ValueError) as exc:
+        raise Refused(Code.KEYS_UNOPENABLE, refusal) from exc
