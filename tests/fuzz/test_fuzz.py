@@ -31,7 +31,7 @@ READERS = {
     *("json.loads", "msgspec.json.decode", "msgspec.convert", "tomllib.loads", "yaml.load", "csv.reader"),
     *("csv.DictReader", "openpyxl.load_workbook", "zipfile.ZipFile", "b64decode", "urlsafe_b64decode", "jwt.decode"),
     *("x509.load_der_x509_certificate", "x509.load_pem_x509_certificate", "load_pem_private_key", "bytes.fromhex"),
-    *("datetime.fromisoformat", "date.fromisoformat"),
+    "datetime.fromisoformat",
 }
 
 
