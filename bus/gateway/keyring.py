@@ -34,7 +34,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bus import hpke
-from bus.gateway.master import Master, alone
+from bus.gateway.master import Master, Provider, alone
 from bus.pki import Signer, write_private
 from bus.punctured import Tree
 from bus.renewal import follow
@@ -258,6 +258,23 @@ class Keyring:
                     self._store_tree(name, less)
 
     # The master key
+
+    @property
+    def folder(self) -> Path:
+        """Where the keys are."""
+        return self._folder
+
+    def rotate_master(self, provider: Provider) -> None:
+        """The next generation of the master key, and every stored key under it.
+
+        `master.end_rotation` ends the old one, when running gateways have noticed. What a crash left is ended first.
+        """
+        if self.master.about["chain"]:
+            self.rewrap()
+            self.master.end_rotation()
+        with self._lock():
+            self.master.rotate(provider)
+        self.rewrap()
 
     def rewrap(self) -> None:
         """Every stored key, under the newest generation of the master key."""

@@ -3,19 +3,19 @@
 `master.json` in the keys' folder says who keeps it (a *provider*) and holds it wrapped by that one. A gateway gets it
 at its start from a passphrase's file or a token, or it is locked until two of three officers unlock it.
 
-    master.json       {generation, provider: {kind, ...}, wrapped, chain}
+    master.json       {generation, provider: {kind, ...}, wrapped, chain, back}
     locked/<id>.pub   of a locked gateway: the key, of this process only, to seal the master key to
     locked/<id>.key   the master key for that one, removed as it is taken
 
-A rotation makes the next generation. `chain` is the new key under the old one, for as long as running gateways need to
-notice: who holds the old one is never locked by a rotation.
+A rotation makes the next generation. Until it is over, `chain` is the new key under the old one, so that no running
+gateway is locked by it, and `back` the old one under the new: a crash in the middle loses no stored key.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
@@ -53,6 +53,9 @@ class Provider(Protocol):
     def unwrap(self, wrapped: bytes) -> bytes:
         """Raises `Refused` (KEYS_UNOPENABLE)."""
 
+    def renewed(self) -> Provider:
+        """The same, for the next generation of the master key."""
+
 
 class Passphrase:
     """A passphrase, stretched with scrypt (RFC 7914). With `file`, gateways read it there at their start.
@@ -61,9 +64,13 @@ class Passphrase:
     """
 
     def __init__(self, text: str, *, file: str = "", salt: bytes = b"", cost: int = COST) -> None:
-        self._file, self._cost = file, cost
+        self._text, self._file, self._cost = text, file, cost
         self._salt = salt or secrets.token_bytes(16)
         self._key = stretch(text, self._salt, cost)
+
+    def renewed(self) -> Passphrase:
+        """With a new salt."""
+        return Passphrase(self._text, file=self._file, cost=self._cost)
 
     def about(self) -> dict[str, Any]:
         """Kind, file, salt and cost."""
@@ -117,6 +124,10 @@ class Officers:
         refusal = "the two passphrases do not unlock: one of them, or both, are not these officers'"
         return cls(_decrypt(key, bytes.fromhex(pair["wrapped"]), f"{a}\n{b}".encode(), refusal), dict(about))
 
+    def renewed(self) -> Officers:
+        """The same officers: whoever of them is gone is replaced by appointing three anew."""
+        return self
+
     def about(self) -> dict[str, Any]:
         """Kind, cost, the officers with their salts, the wrappings for pairs."""
         return self._about
@@ -139,6 +150,7 @@ class Master:
         self._seen = (0, 0)
         self._said: dict[str, Any] = {}
         self._mailbox: hpke.PrivateKey | None = None
+        self._provider: Provider | None = None
 
     @classmethod
     def create(cls, folder: Path, provider: Provider) -> Master:
@@ -182,6 +194,8 @@ class Master:
     def unlock(self, provider: Provider) -> None:
         """Raises `Refused` (KEYS_UNOPENABLE)."""
         self._keys[self.generation] = provider.unwrap(bytes.fromhex(self.about["wrapped"]))
+        self.refresh()
+        self._provider = provider
 
     def refresh(self) -> None:
         """Follows rotations, and takes what officers have unlocked for this process. Cheap: asks for two files."""
@@ -190,9 +204,11 @@ class Master:
         before = self._keys.get(generation - 1)
         if generation not in self._keys and before is not None and said["chain"]:
             self._keys[generation] = _decrypt(before, bytes.fromhex(said["chain"]), b"chain", "the chain is broken")
-        if generation in self._keys:
-            if not said["chain"]:  # the rotation is over: nothing is wrapped under older ones
-                self._keys = {generation: self._keys[generation]}
+        now = self._keys.get(generation)
+        if now is not None:
+            self._keys = {generation: now}  # once the rotation is over, nothing is wrapped under older ones
+            if said["back"]:
+                self._keys[generation - 1] = _decrypt(now, bytes.fromhex(said["back"]), b"back", "the way is broken")
             return
         self._await_officers(generation)
 
@@ -211,19 +227,29 @@ class Master:
                 Code.DATA_CORRUPT, f"{name} is not as it was stored: restore it from the keys' backup"
             ) from exc
 
-    def rotate(self, provider: Provider, again: Callable[[], None]) -> None:
-        """The next generation, kept by `provider`; `again` wraps anew what is stored. Then nobody needs the old one.
+    def same_again(self) -> Provider:
+        """Who keeps it now, for the next generation: with a new salt, or a new key of the token."""
+        provider = self._provider
+        if provider is None:
+            raise Unavailable(Code.KEYS_LOCKED, "who keeps the master key is not known here: unlock it first")
+        return provider.renewed()
 
-        A crash in the middle leaves two generations, which running gateways hold; the next rotation mends that.
+    def rotate(self, provider: Provider) -> None:
+        """The next generation, kept by `provider`, under which the caller wraps anew what is stored.
+
+        Raises `Misuse` (STATE_INVALID) while the rotation before is not over.
         """
+        if self.about["chain"]:
+            raise Misuse(Code.STATE_INVALID, "the rotation before is not over: wrap again, then end it")
         generation, old, new = self.generation, self.key(), secrets.token_bytes(KEY_BYTES)
-        self._write(generation + 1, provider, new, chain=_encrypt(old, new, b"chain"))
+        back = _encrypt(new, old, b"back")
+        self._write(generation + 1, provider, new, chain=_encrypt(old, new, b"chain"), back=back)
         self._keys[generation + 1] = new
-        again()
+        self._provider = provider
 
     def end_rotation(self) -> None:
         """Forgets the old generation: what was not wrapped anew is lost, and so is what only an old key opens."""
-        said = {**self.about, "chain": ""}
+        said = {**self.about, "chain": "", "back": ""}
         write_private(self._folder / "master.json", json.dumps(said, indent=2).encode())
         self._keys = {self.generation: self.key()}
 
@@ -260,12 +286,13 @@ class Master:
             sealed.with_suffix(".pub").unlink(missing_ok=True)
             self._mailbox = None
 
-    def _write(self, generation: int, provider: Provider, key: bytes, chain: bytes = b"") -> None:
+    def _write(self, generation: int, provider: Provider, key: bytes, chain: bytes = b"", back: bytes = b"") -> None:
         said = {
             "generation": generation,
             "provider": provider.about(),
             "wrapped": provider.wrap(key).hex(),
             "chain": chain.hex(),
+            "back": back.hex(),
         }
         write_private(self._folder / "master.json", json.dumps(said, ensure_ascii=False, indent=2).encode())
 

@@ -46,7 +46,7 @@ class Token:
         """The key that `master.json` names."""
         return cls(about["module"], about["token"], about["label"], Path(about["pin_file"]))
 
-    def renewed(self) -> Self:
+    def renewed(self) -> Token:
         """Another key of the same token: the next generation's."""
         return self.create(self._module, self._token, self._pin_file)
 
