@@ -275,6 +275,9 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run(command(path, "down"), cwd=ROOT, capture_output=True, check=False, timeout=UP_SECONDS)
 
 
+PROCESSES = {"gateway", "recorder", "access"}
+
+
 class TestRunning:
     async def test_up_starts_everything_and_says_where(self, main: Path) -> None:
         stack = up(main)
@@ -285,10 +288,10 @@ class TestRunning:
         names = "version kafka kafka_login postgres gateways metrics pids ca tls_ca logs"
         assert document.keys() == set(names.split())
         assert document["version"] == 1
-        assert document["pids"].keys() == {"up", "watchdog", "kafka", "postgres", "gateway", "recorder"}
+        assert document["pids"].keys() == {"up", "watchdog", "kafka", "postgres", *PROCESSES}
         assert all(psutil.pid_exists(pid) for pid in document["pids"].values())
-        assert document["metrics"].keys() == {"gateway", "recorder"}
-        assert document["logs"].keys() == {"kafka", "postgres", "gateway", "recorder"}
+        assert document["metrics"].keys() == PROCESSES
+        assert document["logs"].keys() == {"kafka", "postgres", *PROCESSES}
         assert all(Path(log).is_file() for log in document["logs"].values())
         assert Path(document["ca"]).read_text("ascii").startswith("-----BEGIN CERTIFICATE")
         await keep_something(stack, "a 证")
@@ -304,7 +307,7 @@ class TestRunning:
     def test_status_asks_every_process(self, main: Path) -> None:
         answer = deptbus(main, "status")
         assert answer.status == 0
-        assert answer.document["ready"] == {"gateway": True, "recorder": True}
+        assert answer.document["ready"] == dict.fromkeys(PROCESSES, True)
 
     def test_every_process_has_probes_and_metrics_without_ids(self, main: Path) -> None:
         stack = Home.find(main).stack()
@@ -372,6 +375,7 @@ _LABELS = {
     "topic",
     "consumergroup",
     "reason",
+    "change",  # added or removed
     "kind",
     "route",
     "item",
@@ -520,7 +524,7 @@ class TestGivenServers:
         dsn = await _database(theirs, "given")
         foreground = Foreground(tmp_path, *given(theirs, dsn))
         stack = foreground.ready()
-        assert stack.pids.keys() == {"up", "watchdog", "gateway", "recorder"}
+        assert stack.pids.keys() == {"up", "watchdog", *PROCESSES}
         assert (stack.kafka, stack.postgres) == (theirs.kafka, dsn)
         assert not (tmp_path / "kafka").exists()
         assert not (tmp_path / "postgres").exists()
