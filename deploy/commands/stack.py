@@ -18,6 +18,7 @@ import httpx
 import structlog
 import typer
 
+from deploy.commands.people import first_accounts
 from deploy.home import Home, HomeOption, Stack
 from deploy.output import Json, command, emit, err, facts
 from deploy.stack.supervisor import Supervisor, stack_running, stop_running, writable
@@ -74,6 +75,8 @@ def register(app: typer.Typer) -> None:
                 quiet=json,
             )
             _show(stack, as_json=json)
+            if not json:
+                first_accounts(where)
             return
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -94,6 +97,8 @@ def register(app: typer.Typer) -> None:
 
         def show(stack: Stack) -> None:
             _show(stack, as_json=json)
+            if not json:
+                first_accounts(where)
             shown.append(stack)
 
         try:

@@ -12,7 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
+
 from bus.people.openid import Registration
+from bus.transport import client_context
 from deploy.stack.tls import TransportAuthority
 from schemas.errors import Code, Unavailable
 
@@ -60,6 +63,13 @@ def arguments(home: Path, bus: Path, tls: TransportAuthority, port: int, gateway
         *("--registration", registration_file(bus), "--tls", tls.server("accounts"), "--port", str(port)),
         *("--redirect-uri", f"{gateway}/people/callback"),
     ]
+
+
+async def answers(registration: Registration) -> None:
+    """Raises an `httpx.HTTPError` until the provider does."""
+    verify = client_context(registration.authority)
+    async with httpx.AsyncClient(verify=verify, trust_env=False, timeout=5.0) as http:
+        (await http.get(f"{registration.issuer}/keys")).raise_for_status()
 
 
 def _free_port() -> int:

@@ -32,7 +32,7 @@ from bus.pki import write_private
 from bus.transport import Cluster
 from deploy import bootstrap
 from deploy.home import Home, Stack
-from deploy.stack import kafka, lock, postgres
+from deploy.stack import accounts, kafka, lock, postgres
 from deploy.stack.child import Child, bound_log, free_ports, start
 from deploy.stack.tls import TransportAuthority, administrator
 from schemas.errors import Code, DeptbusError, Malformed, Misuse, Unavailable
@@ -193,6 +193,7 @@ class Supervisor:
             if admin.login is not None:  # a Kafka spoken to in clear has no users to part
                 metrics["access"] = f"http://127.0.0.1:{ports[7]}/metrics"
                 self._process("access", servers, dsn_file, ports[7], "--login", str(login))
+            await self._start_accounts(tls, gateways[0])  # before the gateway, which reads its registration there
             more = ["--port", str(gateway_port), "--tls", str(certificate)]
             more += [] if self._base_url is None else ["--base-url", self._base_url]
             more += [] if self._client_ca is None else ["--client-ca", str(self._client_ca)]
@@ -230,6 +231,17 @@ class Supervisor:
         password = await asyncio.to_thread(postgres.prepare, folder, self._helper)
         postgres.run(folder, port, self._home.logs, self._add)
         return postgres.dsn(password, port)
+
+    async def _start_accounts(self, tls: TransportAuthority, gateway: str) -> None:
+        """The local OpenID provider, unless the bus was told another."""
+        home = self._home
+        client = await asyncio.to_thread(accounts.register, home.bus, tls)
+        if client is None:
+            return
+        self._say("Starting the accounts")
+        arguments = accounts.arguments(home.path, home.bus, tls, accounts.port_of(client), gateway)
+        start("accounts", arguments, home.logs / "accounts.log", announce=self._add)
+        await self._until("accounts", lambda: accounts.answers(client))
 
     def _process(self, name: str, bootstrap_servers: str, dsn_file: Path, metrics_port: int, *more: str) -> None:
         self._say(f"Starting the {name}")
