@@ -36,7 +36,10 @@ TLS_AUTHORITY = "tls-ca.pem"
 
 @dataclass(slots=True, kw_only=True, repr=False)
 class Identity:
-    """A department as its own systems know it. Its keys follow the folder that it was loaded from, by `refresh`."""
+    """A department as its own systems know it. Its keys follow the folder that it was loaded from, by `refresh`.
+
+    `gateway_owner` is the bus's operator; with `own_gateway`, gateways of the department's own open its sessions.
+    """
 
     name: str
     uscc: str
@@ -49,6 +52,7 @@ class Identity:
     pseudonym_keys: Mapping[str, Mapping[int, bytes]]
     login: Login | None = None
     tls_authority: str = ""
+    own_gateway: bool = False
     folder: Path | None = field(default=None, compare=False)
     _kem_seen: tuple[int, int, int] | None = field(default=None, compare=False)
 
@@ -63,6 +67,11 @@ class Identity:
             renewed.append(found.id != self.kem.id)
             self.kem, self._kem_seen = found, seen
         return any(renewed)
+
+    @property
+    def sealed_to(self) -> str:
+        """Whose gateways open its sessions, by credit code."""
+        return self.uscc if self.own_gateway else self.gateway_owner
 
     def cluster(self, servers: str) -> Cluster:
         """Kafka at `servers` (`HOST:PORT,...`), as this department."""
@@ -84,7 +93,13 @@ class Identity:
     def save(self, folder: Path) -> None:
         """Writes the folder; a crash half-way leaves no identity in it."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        about = {"name": self.name, "uscc": self.uscc, "origin": self.origin, "gateway_owner": self.gateway_owner}
+        about = {
+            "name": self.name,
+            "uscc": self.uscc,
+            "origin": self.origin,
+            "gateway_owner": self.gateway_owner,
+            "own_gateway": self.own_gateway,
+        }
         certificate = x509.load_der_x509_certificate(self.authority)
         (folder / "ca.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
         self.record.save(folder, "record")
@@ -122,6 +137,7 @@ class Identity:
                 uscc=about["uscc"],
                 origin=about["origin"],
                 gateway_owner=about["gateway_owner"],
+                own_gateway=about.get("own_gateway", False),
                 authority=authority.public_bytes(Encoding.DER),
                 record=Signer.load(folder, "record"),
                 department=Signer.load(folder, "department"),

@@ -138,7 +138,7 @@ class Publisher:
         assert self._producer is not None
         await self._trust.catch_up()
         now = datetime.now(UTC)
-        opened = sealer.open_session(self._trust.trust.gateway_key(self.identity.gateway_owner, now), now)
+        opened = sealer.open_session(self._trust.trust.gateway_key(self.identity.sealed_to, now), now)
         async with kafka_errors("publishing a session"), asyncio.timeout(SEND_SECONDS):
             await self._producer.send_and_wait(session.TOPIC, opened.value, key=opened.key)
 

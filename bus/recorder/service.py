@@ -54,7 +54,7 @@ LOG_SECONDS = 20.0
 STANDBY_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 HEARTBEAT_SECONDS = 1.0
-SESSIONS_SECONDS = 10.0  # a KEM key that is over waits so long for the last sessions that were sealed to it
+SESSIONS_SECONDS = 5.0  # a KEM key that is over waits so long for the last sessions that were sealed to it
 KNOWN_SESSIONS = 10_000
 
 SQL = queries(Path(__file__).with_name("recorder.sql"))
