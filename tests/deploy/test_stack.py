@@ -288,10 +288,10 @@ class TestRunning:
         names = "version kafka kafka_login postgres gateways metrics pids ca tls_ca logs"
         assert document.keys() == set(names.split())
         assert document["version"] == 1
-        assert document["pids"].keys() == {"up", "watchdog", "kafka", "postgres", *PROCESSES}
+        assert document["pids"].keys() == {"up", "watchdog", "kafka", "postgres", "accounts", *PROCESSES}
         assert all(psutil.pid_exists(pid) for pid in document["pids"].values())
         assert document["metrics"].keys() == PROCESSES
-        assert document["logs"].keys() == {"kafka", "postgres", *PROCESSES}
+        assert document["logs"].keys() == {"kafka", "postgres", "accounts", *PROCESSES}
         assert all(Path(log).is_file() for log in document["logs"].values())
         assert Path(document["ca"]).read_text("ascii").startswith("-----BEGIN CERTIFICATE")
         await keep_something(stack, "a 证")
@@ -524,7 +524,7 @@ class TestGivenServers:
         dsn = await _database(theirs, "given")
         foreground = Foreground(tmp_path, *given(theirs, dsn))
         stack = foreground.ready()
-        assert stack.pids.keys() == {"up", "watchdog", *PROCESSES}
+        assert stack.pids.keys() == {"up", "watchdog", "accounts", *PROCESSES}
         assert (stack.kafka, stack.postgres) == (theirs.kafka, dsn)
         assert not (tmp_path / "kafka").exists()
         assert not (tmp_path / "postgres").exists()
