@@ -24,8 +24,11 @@ OUTSIDE = ("revision", "state")  # of every document: where it stands, not what 
 
 
 def canonical(value: Any) -> bytes:
-    """JSON with sorted keys and no blanks, UTF-8: the bytes that a hash is of."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    """JSON with sorted keys and no blanks, UTF-8: the bytes that a hash is of. Raises `Malformed` (VALUE_INVALID)."""
+    try:
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as exc:  # JSON's and YAML's escapes can write one
+        raise Malformed(Code.VALUE_INVALID, "half a surrogate pair is no text") from exc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
