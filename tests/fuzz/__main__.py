@@ -67,14 +67,27 @@ def main() -> None:
         _guided(tallies, folder / "guided", given.seconds * GUIDED, given.seed, advance)
         _drawn(tallies, given.seconds * DRAWN, given.seed, advance)
         advance("endpoints", 0)
+        _keep(tallies)
+        _report(tallies, None, given.seed, begun)  # what was found so far, if the bus does not even start
         run = asyncio.run(_endpoints(folder, int(given.seconds * (1 - GUIDED - DRAWN)), given.seed))
-    said = run.report
+    document = _report(tallies, run, given.seed, begun)
+    if given.json:
+        print(json.dumps(document, ensure_ascii=False))
+    for one in document["findings"]:
+        print(f"{one['target']}: {one['what']}", file=sys.stderr)
+    if run.exit_code:
+        print(run.output, file=sys.stderr)
+    sys.exit(1 if run.exit_code or document["findings"] else 0)
+
+
+def _report(tallies: Tallies, run: Run | None, seed: int, begun: float) -> dict[str, Any]:
+    said = run.report if run else {}
     cases: int = said.get("test_cases", {}).get("generated", 0)
     found = [one for tally in tallies.values() for one in tally.findings.values()]
-    document = write_report(
+    return write_report(
         "fuzz",
         seconds=time.monotonic() - begun,
-        seed=given.seed,
+        seed=seed,
         inputs=sum(tally.inputs for tally in tallies.values()) + cases,
         atheris=version("atheris") if guided.available() else None,
         targets={name: tally.to_json() for name, tally in tallies.items()},
@@ -83,20 +96,12 @@ def main() -> None:
             "schemathesis": said.get("schemathesis_version"),
             "operations": said.get("operations"),
             "cases": said.get("test_cases"),
-            "answered": run.answered,
+            "answered": run.answered if run else None,
             "failures": said.get("failures"),
             "errors": said.get("errors"),
-            "exit_code": run.exit_code,
+            "exit_code": run.exit_code if run else None,
         },
     )
-    _keep(tallies)
-    if given.json:
-        print(json.dumps(document, ensure_ascii=False))
-    for one in found:
-        print(f"{one.target}: {one.what}", file=sys.stderr)
-    if run.exit_code:
-        print(run.output, file=sys.stderr)
-    sys.exit(1 if run.exit_code or found else 0)
 
 
 def _guided(tallies: Tallies, folder: Path, seconds: float, seed: int, advance: Advance) -> None:
