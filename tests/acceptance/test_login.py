@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import secrets
 import select
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from bus.transport import client_context
 from deploy.home import Home
 
 SECONDS = 60
-NAME = "test-login"
+NAME = f"test-login-{secrets.token_hex(4)}"
 _FIELD = re.compile(r'<input type="hidden" name="([^"]*)" value="([^"]*)">')
 
 
