@@ -43,6 +43,7 @@ from bus.trust import BUS_CERTIFICATE, kem_key_value
 from schemas.avro import Codec
 from schemas.errors import Code, Misuse, Refused, Unavailable
 
+_PARTS = ("kem", "wrap", "left")
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
 _DAY_BITS = 128  # a session's place in its day's tree is half of a SHA-256
@@ -101,7 +102,7 @@ class Keyring:
         self.master = master
         self.lives = lives or Lives()
         self._folder = folder
-        for part in ("kem", "wrap", "left"):
+        for part in _PARTS:
             (folder / part).mkdir(parents=True, exist_ok=True, mode=0o700)
         self._kem: dict[bytes, hpke.PrivateKey] = {}
         self._wrap: dict[str, tuple[tuple[int, int], Tree | None, bytes]] = {}
@@ -278,11 +279,13 @@ class Keyring:
 
     def rewrap(self) -> None:
         """Every stored key, under the newest generation of the master key."""
-        for path in sorted(self._folder.rglob("*.key")):
+        stored = [self._folder / "pseudonym.key"]  # the signing key beside it is no key of these
+        for part in _PARTS:
+            stored += sorted((self._folder / part).glob("*.key"))
+        for path in stored:
             name = path.relative_to(self._folder).as_posix()
-            if not name.startswith("locked/"):
-                with self._lock(), suppress(FileNotFoundError), _replaced(path):
-                    self._store(name, self._stored(name))
+            with self._lock(), suppress(FileNotFoundError), _replaced(path):
+                self._store(name, self._stored(name))
 
     def adopt(self) -> None:
         """Wraps the keys of before there was a master key, which lie here in the clear."""

@@ -198,7 +198,12 @@ class Master:
         self._provider = provider
 
     def refresh(self) -> None:
-        """Follows rotations, and takes what officers have unlocked for this process. Cheap: asks for two files."""
+        """Follows rotations, and waits for officers if the key is not here. Cheap: asks for two files."""
+        self._follow()
+        if self.locked:
+            self._await_officers(self.generation)
+
+    def _follow(self) -> None:
         said = self.about
         generation = int(said["generation"])
         before = self._keys.get(generation - 1)
@@ -209,8 +214,6 @@ class Master:
             self._keys = {generation: now}  # once the rotation is over, nothing is wrapped under older ones
             if said["back"]:
                 self._keys[generation - 1] = _decrypt(now, bytes.fromhex(said["back"]), b"back", "the way is broken")
-            return
-        self._await_officers(generation)
 
     def seal(self, name: str, plain: bytes) -> bytes:
         """`generation ‖ nonce ‖ ciphertext`, bound to a name. Raises `Unavailable` (KEYS_LOCKED)."""
@@ -264,7 +267,7 @@ class Master:
 
     def _key(self, generation: int) -> bytes:
         if generation not in self._keys:
-            self.refresh()
+            self._follow()
         try:
             return self._keys[generation]
         except KeyError:

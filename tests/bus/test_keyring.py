@@ -41,6 +41,7 @@ def provider() -> Passphrase:
 
 @pytest.fixture
 def keyring(tmp_path: Path, signer: Signer, provider: Passphrase) -> Keyring:
+    signer.save(tmp_path, "gateway")  # it lies in the same folder, as in a bus
     return Keyring(tmp_path, signer, Master.create(tmp_path, provider))
 
 
@@ -128,7 +129,7 @@ def test_the_master_key_is_replaced_under_a_running_gateway(keyring: Keyring, pr
     """It goes on without being told; copies of the folder from before open nothing with the new key."""
     root = keyring.pseudonym_root
     row = keyring.wrap(ROOTS, SESSION, USCC, "2026-03-01")
-    before = {path: path.read_bytes() for path in keyring.folder.rglob("*.key")}
+    before = {path: path.read_bytes() for path in keyring.folder.glob("**/*.key")}
     running = another(keyring, provider)
     keyring.rotate_master(provider.renewed())
     assert running.unwrap(*row, SESSION, USCC) == ROOTS
@@ -188,11 +189,13 @@ def test_a_locked_gateway_gets_the_key_from_officers_and_nobody_else_reads_it_on
     with pytest.raises(Unavailable) as caught:
         waiting.check()
     assert caught.value.code is Code.KEYS_LOCKED
+    waiting.refresh()
     two = {name: PASSPHRASES[name] for name in ("li", "zhao")}
     officers = another(first, Officers.unlock(first.master.about["provider"], two))
     assert officers.master.hand_over() == 1
     (sealed,) = (tmp_path / "locked").glob("*.key")
     assert first.master.key() not in sealed.read_bytes()
+    waiting.refresh()
     waiting.check()
     assert waiting.pseudonym_root == root
     assert not list((tmp_path / "locked").iterdir())
