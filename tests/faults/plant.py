@@ -134,6 +134,7 @@ class Plant:
         return [
             *(name, "--bus", self.folder / "bus", "--kafka", self.kafka, "--postgres-file", self.folder / "dsn"),
             *("--port", str(self.gateway_port), "--tls", self.certificate, "--login", self.tls.folder),
+            *("--base-url", self.gateway),
             *("--metrics-port", self.metrics(name).rpartition(":")[2]),
         ]
 
