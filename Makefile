@@ -4,7 +4,7 @@ BIN := .venv/bin
 # A `.venv` is right when it was made from this lock file.
 STAMP := .venv/.made-from-lock
 
-.PHONY: setup demo test lint bench bench-batch bench-large memory faults fuzz controls clean
+.PHONY: setup demo test lint bench bench-batch bench-large memory faults fuzz chaos controls clean
 
 setup: $(STAMP)
 
@@ -45,6 +45,9 @@ faults: setup
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz
+
+chaos: setup
+	$(BIN)/python -m tests.chaos
 
 controls: setup
 	$(BIN)/python -m tests.controls

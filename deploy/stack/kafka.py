@@ -131,8 +131,15 @@ def _format(
         raise Unavailable(error.code if isinstance(error, Unavailable) else Code.CHILD_DEAD, error.detail)
 
 
-def run(files: KafkaFiles, properties: Path, logs: Path, announce: Callable[[Child], None] | None = None) -> Child:
-    """Starts the broker."""
+def run(
+    files: KafkaFiles,
+    properties: Path,
+    logs: Path,
+    announce: Callable[[Child], None] | None = None,
+    *,
+    flags: Sequence[str] = (HEAP,),
+) -> Child:
+    """Starts the broker; `flags` are Java's."""
     log4j = logs / "kafka-log4j.json"
     log4j.parent.mkdir(parents=True, exist_ok=True)
     log4j.write_text(json.dumps(_LOG4J), "ascii")
@@ -140,7 +147,7 @@ def run(files: KafkaFiles, properties: Path, logs: Path, announce: Callable[[Chi
         "kafka",
         [
             files.java,
-            HEAP,
+            *flags,
             "-XX:+UseSerialGC",
             f"-Dlog4j2.configurationFile={log4j.as_uri()}",
             "-cp",

@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from deploy.output import err
+from tests.controls.copying import copied
 from tests.controls.threats import DOCUMENT, Threat, load, patched, with_table
 from tests.policy.controls import rules_taken_out
-from tests.report import ROOT, write_report
+from tests.report import write_report
 
 TEST_SECONDS = 300.0  # a test with a stack of its own, on a busy machine
 ALL_SECONDS = 1_800.0
@@ -43,7 +41,7 @@ def main() -> int:
         return 0
     begun = time.monotonic()
     rules, cases = rules_taken_out()
-    with _copy() as tree:
+    with copied() as tree:
         held, said = _test(tree, list(dict.fromkeys(one.test for one in threats)), ALL_SECONDS)
     if held:
         err.print(said[-4_000:], markup=False)
@@ -69,7 +67,7 @@ def main() -> int:
 def _row(threat: Threat) -> dict[str, Any]:
     """What its test says without the control."""
     begun = time.monotonic()
-    with _copy() as tree:
+    with copied() as tree:
         for patch in threat.patches:
             file = tree / patch.file
             file.write_text(patched(file.read_text("utf-8"), patch), "utf-8")
@@ -78,21 +76,6 @@ def _row(threat: Threat) -> dict[str, Any]:
     err.print(f"{threat.id}: {'noticed' if noticed else 'NOT NOTICED'} ({time.monotonic() - begun:.0f} s)")
     row = {"id": threat.id, "test": threat.test, "noticed": noticed, "seconds": round(time.monotonic() - begun, 1)}
     return row if noticed else row | {"said": said[-2_000:]}
-
-
-@contextmanager
-def _copy() -> Iterator[Path]:
-    """The tree as it is, without what is made."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
-    ).stdout.decode()
-    with tempfile.TemporaryDirectory(prefix="deptbus-controls-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)  # PostgreSQL's user passes through it
-        for name in filter(None, listed.split("\0")):
-            if (ROOT / name).is_file():
-                (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, Path(folder) / name)
-        yield Path(folder)
 
 
 def _test(tree: Path, nodes: Sequence[str], seconds: float) -> tuple[int, str]:

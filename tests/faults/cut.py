@@ -1,4 +1,4 @@
-"""A line to PostgreSQL that can be cut: by silence, as a network that swallows packets, or by a reset."""
+"""A line that can be cut, by silence, as a network that swallows packets, or by a reset; or made slow."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Line:
         self._open = asyncio.Event()
         self._open.set()
         self._refusing = False
+        self._delay = 0.0
         self._writers: set[asyncio.StreamWriter] = set()
         self._relays: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
@@ -45,9 +46,14 @@ class Line:
         self._refusing = True
         self._drop()
 
+    def slow(self, seconds: float) -> None:
+        """Each piece, of 64 KiB at most, takes that long, either way."""
+        self._delay = seconds
+
     def mend(self) -> None:
         """New connections get through; those that were silenced are gone."""
         self._refusing = False
+        self._delay = 0.0
         self._drop()
         self._open.set()
 
@@ -72,13 +78,18 @@ class Line:
             with suppress(OSError):
                 await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
             self._writers.discard(back)
+        except OSError:
+            pass  # nobody listens there: whoever came is told below
         finally:
             self._writers.discard(writer)
+            writer.transport.abort()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(CHUNK):
                 await self._open.wait()
+                if self._delay:
+                    await asyncio.sleep(self._delay)
                 writer.write(data)
                 await writer.drain()
         finally:
