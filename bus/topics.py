@@ -29,6 +29,7 @@ COMPACT_AFTER_MS = 7 * _DAY_MS
 CREATE_SECONDS = 30
 KNOWN_SECONDS = 0.05
 _COMMON = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(MAX_RECORD)}
+_TWO = {"min.insync.replicas": "2"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +44,13 @@ class Topic:
 def topics(catalogue: Catalogue, *, single_broker: bool) -> list[Topic]:
     """Every topic of the bus.
 
-    On a single broker the audit log is flushed to disk at each record: there is no other copy.
+    What is acknowledged is with two brokers: one of them may be lost for good while the third is behind. On a single
+    broker the audit log is flushed to disk at each record: there is no other copy.
     """
-    common = _COMMON
+    common = _COMMON if single_broker else _COMMON | _TWO
     licence = common | {"cleanup.policy": "compact", "min.compaction.lag.ms": str(COMPACT_AFTER_MS)}
     forever = common | {"cleanup.policy": "delete", "retention.ms": "-1"}
-    durable = {"flush.messages": "1"} if single_broker else {"min.insync.replicas": "2"}
-    never_lost = durable | {"unclean.leader.election.enable": "false"}
+    never_lost = {"unclean.leader.election.enable": "false"} | ({"flush.messages": "1"} if single_broker else {})
     return [
         *(Topic(name=item.topic, partitions=LICENCE_PARTITIONS, config=licence) for item in catalogue.items.values()),
         Topic(
@@ -104,7 +105,10 @@ async def apply(cluster: Cluster, wanted: list[Topic], *, replication: int | Non
         if missing:
             copies = replication or min(REPLICATION, await _brokers(admin))
             answer = await admin.create_topics(
-                [NewTopic(t.name, t.partitions, copies, topic_configs=t.config) for t in missing],
+                [
+                    NewTopic(t.name, t.partitions, copies, topic_configs=t.config if copies == 1 else t.config | _TWO)
+                    for t in missing
+                ],
                 timeout_ms=CREATE_SECONDS * 1000,
             )
             for _name, code, *_ in answer.topic_errors:

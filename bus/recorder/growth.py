@@ -75,6 +75,7 @@ class Growth:
     words: set[Word]
     skipped: int
     erasures: list[Entry] = field(default_factory=list)
+    ends: list[Entry] = field(default_factory=list)
 
 
 def grow(state: State, messages: Iterable[Message], entry_of: EntryOf | None) -> Growth:

@@ -60,6 +60,7 @@ POLL_BUNDLES = 2  # some 50 ms of work, half a MiB of entries
 TURN = 32  # entries verified, some 2 ms
 KNOWN_WORDS = 100_000  # that need not be written again
 ERASURES = frozenset(("ErasureStarted", "ErasureComplete"))
+CLOSED = frozenset(("SUSPENDED", "PAUSED", "WITHDRAWN", "TERMINATED", "ENDED", "RETIRED"))  # rules that open nothing
 AUDIT = TopicPartition(audit.TOPIC, 0)
 
 SQL = queries(Path(__file__).with_name("log.sql"))
@@ -181,6 +182,7 @@ class Log:
         entries = await self._verified([m.value for m in messages if m.value])
         grown = growth.grow(self._state, messages, entries.get)
         grown.erasures = [entry for entry in entries.values() if entry.kind in ERASURES]
+        grown.ends = [entry for entry in entries.values() if entry.kind == "Revision" and entry.body["state"] in CLOSED]
         await self.written()
         self._writing = asyncio.create_task(self._commit(connection, self._state, grown, advance))
         # Of what is being written: if that fails, the recorder begins again from the database.
@@ -248,6 +250,7 @@ class Log:
             await connection.execute(SQL["partitions"], month)
             self._months.add(month)
         await _take_erasures(connection, grown)
+        await _take_ends(connection, grown)
         edge = before.edge
         open_bundle = edge.size // WIDTH if edge.size % WIDTH else -1
         bundles = [(b.number, b.opened, b.starts, b.logged_at, bytes(b.entries)) for b in grown.bundles]
@@ -444,6 +447,24 @@ async def _take_erasures(connection: asyncpg.Connection, grown: Growth) -> None:
         await connection.execute(SQL["erasures_started"], *map(list, zip(*rows, strict=True)))
     if complete:
         await connection.execute(SQL["erasures_complete"], complete)
+
+
+async def _take_ends(connection: asyncpg.Connection, grown: Growth) -> None:
+    """What was withdrawn, suspended or ended is so in a database of before, too: a restored one opens nothing by it.
+
+    Such an act counts in the database before it is in the log, so there is nothing to do otherwise. What was opened
+    since is not opened here: an act that opens is in the log before it counts, and perhaps never did.
+    """
+    last: dict[str, Entry] = {}
+    for entry in grown.ends:
+        # The clock's own, of a day that came, it finds by itself.
+        before = last.get(entry.body["id"])
+        if entry.body["act"] != "EXPIRE" and (before is None or before.body["revision"] < entry.body["revision"]):
+            last[entry.body["id"]] = entry
+    if last:
+        names = ("id", "revision", "act", "state", "author", "reason")
+        rows = [(*(entry.body[name] for name in names), entry.time) for _, entry in sorted(last.items())]
+        await connection.execute(SQL["take_ends"], *map(list, zip(*rows, strict=True)))
 
 
 async def _state(connection: asyncpg.Connection) -> State:

@@ -21,6 +21,23 @@ ON CONFLICT (record) DO UPDATE SET entry = COALESCE(erasure.entry, EXCLUDED.entr
 -- name: erasures_complete
 UPDATE erasure SET completed_at = COALESCE(completed_at, now()) WHERE record = ANY($1::bytea[]);
 
+-- name: take_ends
+-- A rule that the log knows a later revision of, which closed it: only in a database that was restored.
+WITH ended AS (
+    SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[])
+               AS e(id, revision, act, state, author, reason, at)
+), closed AS (
+    UPDATE rule AS r
+       SET revision = e.revision, state = e.state, since = e.at,
+           until = CASE WHEN e.state IN ('SUSPENDED', 'PAUSED') THEN r.until END
+      FROM ended AS e
+     WHERE r.id = e.id AND r.revision < e.revision
+ RETURNING r.id
+)
+INSERT INTO rule_act (rule, revision, act, state, author, reason, at)
+SELECT e.id, e.revision, e.act, e.state, e.author, e.reason, e.at FROM ended AS e JOIN closed USING (id)
+ON CONFLICT DO NOTHING;
+
 -- name: add_bundle
 INSERT INTO log_bundle (number, opened, starts, logged_at, entries) VALUES ($1, $2, $3, $4, $5);
 
