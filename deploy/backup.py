@@ -128,6 +128,8 @@ async def put_back(dsn: str, folder: Path) -> Backup:
     backup = Backup.load(folder)
     server, _, rest = dsn.rpartition("/")
     name, mark, options = rest.partition("?")
+    if '"' in name:
+        raise Misuse(Code.CONFIG_INVALID, "a database with a quote in its name is not restored")
     beside, before = f"{name}_{_BESIDE}", f"{name}_{_BEFORE}"
     admin = await db.connect(f"{server}/postgres{mark}{options}")
     try:

@@ -78,7 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
     As root PostgreSQL runs as another user, who must pass through the folders above its data. Every start of pytest
     closes the usual one, `/tmp/pytest-of-root`, to others: under the servers of a run that is under way.
     """
-    # A broker here lives for seconds or minutes: Java's second compiler would take more of the cores than it gives back.
+    # A broker here lives for seconds or minutes: Java's second compiler would take more than it gives back.
     os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
     if config.option.basetemp is None:
         config.option.basetemp = config.stash[_OWN_FOLDER] = tempfile.mkdtemp(prefix="deptbus-tests-")

@@ -45,6 +45,7 @@ EXTRAS = {
 BUILT_SQL = {
     "adapters/sink.py": "a department names its table and columns: each name is quoted",
     "bus/outbox.py": "SQLite's PRAGMA takes no parameter: the version is a constant",
+    "deploy/backup.py": "databases' names take no parameter: from the operator's own DSN, without a quote in them",
     "deploy/check.py": "table and columns are literals of the calls",
     "deploy/stack/supervisor.py": "CREATE DATABASE takes no parameter: the name is a constant",
 }
