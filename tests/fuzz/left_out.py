@@ -38,6 +38,7 @@ LEFT_OUT: dict[str, str] = {
     "bus/tables.py civil": _ANSWER,
     "deploy/accounts/provider.py create_app.<locals>._is_client": "the local stack's provider, on loopback",
     "deploy/accounts/store.py Store.signing_keys": _OWN,
+    "deploy/backup.py Backup.load": _OWN,
     "deploy/certificates.py pem": _MADE,
     "deploy/commands/evidence.py _checked": _ANSWER,
     "deploy/commands/evidence.py collect": _ANSWER,
