@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import httpx
@@ -32,6 +33,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from bus import audit, merkle, metrics, tilestore
 from bus.audit import Entry
 from bus.db import connect, postgres_errors, queries
+from bus.gateway.rulebook import KINDS
 from bus.kafka import bounded, kafka_errors
 from bus.proof import ProofVerifier
 from bus.recorder import growth
@@ -60,6 +62,7 @@ POLL_BUNDLES = 2  # some 50 ms of work, half a MiB of entries
 TURN = 32  # entries verified, some 2 ms
 KNOWN_WORDS = 100_000  # that need not be written again
 ERASURES = frozenset(("ErasureStarted", "ErasureComplete"))
+_MOST_REVISIONS = 2**31  # as the column has it
 CLOSED = frozenset(("SUSPENDED", "PAUSED", "WITHDRAWN", "TERMINATED", "ENDED", "RETIRED"))  # rules that open nothing
 AUDIT = TopicPartition(audit.TOPIC, 0)
 
@@ -449,21 +452,33 @@ async def _take_erasures(connection: asyncpg.Connection, grown: Growth) -> None:
         await connection.execute(SQL["erasures_complete"], complete)
 
 
+def _rule(entry: Entry) -> UUID | None:
+    """Which rule a revision is of. None for people and departments, and for what no sound gateway writes."""
+    try:
+        known = entry.body["kind"] in KINDS and 0 < entry.body["revision"] < _MOST_REVISIONS
+        return UUID(entry.body["id"]) if known else None
+    except ValueError:
+        return None
+
+
 async def _take_ends(connection: asyncpg.Connection, grown: Growth) -> None:
     """What was withdrawn, suspended or ended is so in a database of before, too: a restored one opens nothing by it.
 
     Such an act counts in the database before it is in the log, so there is nothing to do otherwise. What was opened
     since is not opened here: an act that opens is in the log before it counts, and perhaps never did.
     """
-    last: dict[str, Entry] = {}
+    last: dict[UUID, Entry] = {}
     for entry in grown.ends:
+        rule = _rule(entry)
         # The clock's own, of a day that came, it finds by itself.
-        before = last.get(entry.body["id"])
-        if entry.body["act"] != "EXPIRE" and (before is None or before.body["revision"] < entry.body["revision"]):
-            last[entry.body["id"]] = entry
+        if rule is None or entry.body["act"] == "EXPIRE":
+            continue
+        before = last.get(rule)
+        if before is None or before.body["revision"] < entry.body["revision"]:
+            last[rule] = entry
     if last:
-        names = ("id", "revision", "act", "state", "author", "reason")
-        rows = [(*(entry.body[name] for name in names), entry.time) for _, entry in sorted(last.items())]
+        names = ("revision", "act", "state", "author", "reason")
+        rows = [(rule, *(entry.body[name] for name in names), entry.time) for rule, entry in sorted(last.items())]
         await connection.execute(SQL["take_ends"], *map(list, zip(*rows, strict=True)))
 
 
