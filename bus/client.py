@@ -52,14 +52,13 @@ class Wanted:
     agent: str | None = None
 
 
-class GatewayClient:
-    """Talks to one gateway, or to the next one in the list when it is away."""
+class Line:
+    """HTTP to one gateway, or to the next one in the list when it is away. `tls_authority` (PEM) certifies them."""
 
-    def __init__(self, identity: Identity, urls: Sequence[str]) -> None:
-        self.identity = identity
-        self._urls = list(urls)
+    def __init__(self, urls: Sequence[str], tls_authority: str) -> None:
+        self.urls = list(urls)
         timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
-        self._http = httpx.AsyncClient(timeout=timeout, trust_env=False, verify=client_context(identity.tls_authority))
+        self._http = httpx.AsyncClient(timeout=timeout, trust_env=False, verify=client_context(tls_authority))
 
     async def __aenter__(self) -> Self:
         return self
@@ -68,6 +67,48 @@ class GatewayClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._http.aclose()
+
+    async def ask(self, method: str, path: str, body: bytes, headers: Callable[[str], Mapping[str, str]]) -> bytes:
+        """The answer's body; `headers` are asked for with the URL that is tried.
+
+        Raises what the gateway refuses with, or `Unavailable` if none answers or the last one said so.
+        """
+        away: Unavailable | None = None
+        for url in list(self.urls):
+            try:
+                return await self._send(url, method, path, body, headers(url + path))
+            except Unavailable as exc:
+                away = exc
+                # The next call begins with the one that answered last.
+                self.urls.append(self.urls.pop(0))
+        raise away or Unavailable(Code.GATEWAY_UNAVAILABLE, "no gateway is known: is the stack up?")
+
+    async def _send(self, url: str, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+        asking = self._http.stream(method, url + path, content=body, headers={**headers, **UNPACKED})
+        try:
+            async with asyncio.timeout(WHOLE_SECONDS), asking as response:
+                answer = await answer_of(response, MAX_ANSWER_BYTES)
+        except (httpx.HTTPError, OSError) as exc:
+            raise Unavailable(Code.GATEWAY_UNAVAILABLE, f"{url} did not answer ({type(exc).__name__})") from exc
+        if response.is_success:
+            return answer
+        raise _error(response.status_code, answer, url)
+
+
+class GatewayClient:
+    """A department's: its requests are signed, and its grants checked."""
+
+    def __init__(self, identity: Identity, urls: Sequence[str]) -> None:
+        self.identity = identity
+        self.line = Line(urls, identity.tls_authority)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.line.__aexit__(kind, error, trace)
 
     async def keys(
         self,
@@ -107,11 +148,11 @@ class GatewayClient:
 
     async def post_json(self, path: str, body: Any) -> Any:
         """The JSON answer to a signed POST. Raises `Unavailable`, `Refused`, `Malformed`."""
-        return _json(await self.send("POST", path, json.dumps(body).encode(), "application/json"))
+        return json_of(await self.send("POST", path, json.dumps(body).encode(), "application/json"))
 
     async def get_json(self, path: str) -> Any:
         """The JSON answer to a signed GET. Raises as `post_json`."""
-        return _json(await self.send("GET", path, b"", "application/json"))
+        return json_of(await self.send("GET", path, b"", "application/json"))
 
     async def proof(self, entry: bytes) -> bytes:
         """A `.tlog-proof` file's bytes: that the log has an entry, by its leaf hash, as a grant's results name it.
@@ -124,42 +165,23 @@ class GatewayClient:
     async def send(self, method: str, path: str, body: bytes, content_type: str) -> bytes:
         """The answer's body. A gateway that is away or says 503 is passed over for the next."""
 
-        async def send(url: str) -> bytes:
+        def signed(url: str) -> Mapping[str, str]:
             self.identity.refresh()
-            headers = httpsig.sign(self.identity.department, method, url + path, body)
-            return await self._send(url, method, path, body, headers | {"Content-Type": content_type})
+            return httpsig.sign(self.identity.department, method, url, body) | {"Content-Type": content_type}
 
-        return await self._first(send)
+        return await self.line.ask(method, path, body, signed)
 
     async def fetch(self, path: str, token: str = "") -> bytes:
         """A file of the log, by its path on a gateway: unsigned, and with a token if it is one of entries."""
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return await self._first(lambda url: self._send(url, "GET", path, b"", headers))
-
-    async def _first(self, ask: Callable[[str], Awaitable[bytes]]) -> bytes:
-        away: Unavailable | None = None
-        for url in list(self._urls):
-            try:
-                return await ask(url)
-            except Unavailable as exc:
-                away = exc
-                # The next call begins with the one that answered last.
-                self._urls.append(self._urls.pop(0))
-        raise away or Unavailable(Code.GATEWAY_UNAVAILABLE, "no gateway is known: is the stack up?")
-
-    async def _send(self, url: str, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
-        asking = self._http.stream(method, url + path, content=body, headers={**headers, **UNPACKED})
-        try:
-            async with asyncio.timeout(WHOLE_SECONDS), asking as response:
-                answer = await answer_of(response, MAX_ANSWER_BYTES)
-        except (httpx.HTTPError, OSError) as exc:
-            raise Unavailable(Code.GATEWAY_UNAVAILABLE, f"{url} did not answer ({type(exc).__name__})") from exc
-        if response.is_success:
-            return answer
-        raise _error(response.status_code, answer, url)
+        return await self.line.ask("GET", path, b"", lambda _: bearer(token))
 
 
-def _json(answer: bytes) -> Any:
+def bearer(token: str) -> dict[str, str]:
+    """The header of who holds a token; none without one."""
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def json_of(answer: bytes) -> Any:
     """Raises `Malformed`: a gateway's answer is foreign text, too."""
     try:
         return json.loads(answer)
@@ -170,7 +192,7 @@ def _json(answer: bytes) -> Any:
 def _error(status: int, answer: bytes, url: str) -> DeptbusError:
     """The gateway's refusal as the exception that it was there."""
     try:
-        said = _json(answer)
+        said = json_of(answer)
         code, detail = Code(said["code"]), str(said["detail"])
     except (Malformed, ValueError, KeyError, TypeError):
         return Unavailable(Code.GATEWAY_UNAVAILABLE, f"{url} answered {status} without a code")

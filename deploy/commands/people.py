@@ -11,22 +11,19 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlsplit
 
-import httpx
 import typer
 
-from bus.client import _json as json_of
+from bus.client import Line, bearer, json_of
 from bus.people.roles import Role
 from bus.pki import write_private
-from bus.transport import client_context
 from deploy.accounts.store import Store
 from deploy.commands.options import As, acting
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, facts, out, table
 from deploy.stack.accounts import FIRST, registration_file, store_file
-from schemas.errors import Code, DeptbusError, Misuse, Refused, Unavailable
+from schemas.errors import Code, DeptbusError, Misuse, Refused
 
 LOGIN_SECONDS = 600.0  # as long as the gateway waits
-ANSWER_SECONDS = 10.0
 MAX_LINE = 16 * 1024  # of a browser's request: a code and a state are some hundred bytes
 
 Reason = Annotated[str, typer.Option("--reason", help="Why: it stays in the log.")]
@@ -225,18 +222,9 @@ def _token(home: Home) -> str:
 
 async def _ask(home: Home, method: str, path: str, body: Any = None, token: str = "") -> Any:
     """A gateway's answer to a person. Raises what it refuses with."""
-    stack = home.stack()
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    verify = client_context(home.load_bus().tls_authority)
-    try:
-        async with httpx.AsyncClient(verify=verify, trust_env=False, timeout=ANSWER_SECONDS) as http:
-            answer = await http.request(method, stack.gateways[0] + path, json=body, headers=headers)
-    except (httpx.HTTPError, OSError) as exc:
-        raise Unavailable(Code.GATEWAY_UNAVAILABLE, f"the gateway did not answer ({type(exc).__name__})") from exc
-    said = json_of(answer.content)
-    if answer.is_success:
-        return said
-    raise (Unavailable if answer.status_code == 503 else Refused)(Code(said["code"]), str(said["detail"]))
+    data = b"" if body is None else codec.dumps(body).encode()
+    async with Line(home.stack().gateways, home.load_bus().tls_authority) as line:
+        return json_of(await line.ask(method, path, data, lambda _: bearer(token)))
 
 
 async def _came_back(

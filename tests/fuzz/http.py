@@ -254,7 +254,7 @@ def _tokens() -> Iterator[bytes]:
 
 def _answer(data: bytes) -> None:
     client._error(422, data, AUTHORITY)
-    client._json(data)
+    client.json_of(data)
 
 
 _AUTHZEN_RUN, _AUTHZEN_SEEDS = chosen(

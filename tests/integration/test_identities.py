@@ -105,7 +105,7 @@ class Traffic:
                     newest = self.sealed[-1:]
                     if newest and newest[0].leaf_hash not in dict(self.granted):
                         await self._ask_for(client, feed, newest[0])
-                    client._urls.append(client._urls.pop(0))  # the other gateway next
+                    client.line.urls.append(client.line.urls.pop(0))  # the other gateway next
                     await asyncio.sleep(0.02)
         finally:
             following.cancel()
