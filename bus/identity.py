@@ -24,7 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from bus import hpke
-from bus.pki import Signer, stamp, write_private
+from bus.pki import Signer, stamp, write_private, write_public
 from bus.renewal import follow
 from bus.transport import Cluster, Login
 from schemas.errors import Code, Misuse
@@ -101,7 +101,7 @@ class Identity:
             "own_gateway": self.own_gateway,
         }
         certificate = x509.load_der_x509_certificate(self.authority)
-        (folder / "ca.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+        write_public(folder / "ca.pem", certificate.public_bytes(Encoding.PEM))
         self.record.save(folder, "record")
         self.department.save(folder, "department")
         write_private(folder / KEM, self.kem.private_bytes())
@@ -113,7 +113,7 @@ class Identity:
 
     def save_login(self, folder: Path) -> None:
         """Writes how to connect anew."""
-        (folder / TLS_AUTHORITY).write_text(self.tls_authority, "ascii")
+        write_public(folder / TLS_AUTHORITY, self.tls_authority.encode("ascii"))
         if self.login is not None:
             self.login.save(folder)
 

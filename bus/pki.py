@@ -17,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -34,7 +35,7 @@ _ARC = "2.25.311583583803563588260532141206597348873"
 CA_YEARS = 10
 CERTIFICATE_DAYS = 398  # a department renews once a year; the limit that public CAs keep to
 _SIGNATURE = b"\x03\x41\x00"  # a BIT STRING of 64 bytes, no bits unused
-_CLOCK_SKEW = timedelta(minutes=5)
+CLOCK_SKEW = timedelta(minutes=5)
 MAX_REQUEST_BYTES = 8 * 1024  # a certification request of one Ed25519 key has some 500
 _NEXT = ".next"  # of a key that waits for its certificate
 # What this software understands of what must be understood (RFC 5280 §4.2).
@@ -122,7 +123,7 @@ class Signer:
         Key and certificate are one file *because* a process that reads them, or a crash, may come between two.
         """
         certificate, file = self.certificate.public_bytes(Encoding.PEM), folder / f"{stem}.key"
-        write_private(file, _private_pem(self._key) + certificate)
+        write_private(file, private_pem(self._key) + certificate)
         write_public(folder / f"{stem}.pem", certificate)
         self._file, self._seen = file, stamp(file)
 
@@ -186,7 +187,7 @@ def request(folder: Path, stem: str, *, name: str, uscc: str, role: Role | None)
     """
     file = folder / f"{stem}{_NEXT}.key"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_private(file, _private_pem(Ed25519PrivateKey.generate()))
+    write_private(file, private_pem(Ed25519PrivateKey.generate()))
     builder = x509.CertificateSigningRequestBuilder().subject_name(_name(name, uscc))
     builder = builder.add_extension(x509.BasicConstraints(ca=role is None, path_length=None), critical=True)
     if role is not None:
@@ -253,7 +254,7 @@ class CertificateAuthority:
         subject = _name(name, uscc)
         now = datetime.now(UTC)
         end = now + timedelta(days=365 * CA_YEARS)
-        builder = _builder(subject, subject, key.public_key(), now - _CLOCK_SKEW, end)
+        builder = certificate_builder(subject, subject, key.public_key(), now - CLOCK_SKEW, end)
         certificate = _as_authority(builder, key.public_key(), path_length=1).sign(key, None)
         Signer(key, certificate.public_bytes(Encoding.DER)).save(folder, "ca")
         return cls(folder)
@@ -285,8 +286,8 @@ class CertificateAuthority:
         if request.role is not None:
             end = min(end, now + timedelta(days=CERTIFICATE_DAYS))
         subject = _name(request.name if request.role is not None else f"{request.name} CA", request.uscc)
-        begin = max(now - _CLOCK_SKEW, own.not_valid_before_utc)
-        builder = _builder(subject, own.subject, request.key, begin, end).add_extension(
+        begin = max(now - CLOCK_SKEW, own.not_valid_before_utc)
+        builder = certificate_builder(subject, own.subject, request.key, begin, end).add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(self._signer.private_key.public_key()), critical=False
         )
         if request.role is None:
@@ -400,13 +401,19 @@ def _write(path: Path, data: bytes, mode: int) -> None:
     temporary.replace(path)
 
 
-def _private_pem(key: Ed25519PrivateKey) -> bytes:
+def private_pem(key: Ed25519PrivateKey | EllipticCurvePrivateKey) -> bytes:
+    """PKCS #8, in the clear: for a file that only its owner reads."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: Ed25519PublicKey, begin: datetime, end: datetime
+def certificate_builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: Ed25519PublicKey | EllipticCurvePublicKey,
+    begin: datetime,
+    end: datetime,
 ) -> x509.CertificateBuilder:
+    """What every certificate of ours begins with."""
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

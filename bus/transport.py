@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from bus.pki import write_private
+from bus.pki import write_private, write_public
 from schemas.errors import Code, Malformed, Misuse
 
 LOGIN, BROKERS = "kafka.json", "kafka-ca.pem"
@@ -65,7 +65,7 @@ class Login:
         about = own if self.user else {"certificate": str(self.certificate), "key": str(self.key)}
         about |= {"servers": self.servers} if self.servers else {}
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (folder / BROKERS).write_text(self.authority, "ascii")
+        write_public(folder / BROKERS, self.authority.encode("ascii"))
         write_private(folder / LOGIN, json.dumps(about).encode())
 
     @classmethod

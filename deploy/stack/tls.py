@@ -2,7 +2,7 @@
 
 ECDSA P-256, because neither Kafka's Java nor browsers take Ed25519 in TLS. It signs nothing else.
 Servers' and the administrator's certificates are made anew at every start, so that none expires while it is used: who
-lets a stack run for longer than `DAYS` starts it again within that time.
+lets a stack run for longer than `CERTIFICATE_DAYS` starts it again within that time.
 """
 
 from __future__ import annotations
@@ -14,17 +14,14 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from bus.pki import write_private
+from bus.pki import CA_YEARS, CERTIFICATE_DAYS, CLOCK_SKEW, certificate_builder, private_pem, write_private
 from bus.transport import Cluster, Login
 from schemas.errors import Code, Misuse
 
-CA_DAYS = 3_650
-DAYS = 398  # the limit that public CAs keep to
 BROKER, ADMIN = "broker", "admin"  # common names: Kafka's super users
-_SKEW = timedelta(minutes=5)
 _LOOPBACK = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
 
 
@@ -64,7 +61,7 @@ class TransportAuthority:
     def _issue(self, name: str, usages: list[x509.ObjectIdentifier], at: list[x509.GeneralName]) -> Path:
         key = ec.generate_private_key(ec.SECP256R1())
         builder = (
-            _builder(name, self._certificate.subject, key.public_key(), DAYS)
+            _builder(name, self._certificate.subject, key.public_key(), CERTIFICATE_DAYS)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
@@ -73,7 +70,7 @@ class TransportAuthority:
             builder = builder.add_extension(x509.SubjectAlternativeName(at), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
         file = self.folder / f"{name}.pem"
-        write_private(file, _pem(key) + certificate.public_bytes(Encoding.PEM))
+        write_private(file, private_pem(key) + certificate.public_bytes(Encoding.PEM))
         return file
 
 
@@ -90,27 +87,15 @@ def _create(folder: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "deptbus transport")])
     certificate = (
-        _builder("deptbus transport", name, key.public_key(), CA_DAYS)
+        _builder("deptbus transport", name, key.public_key(), 365 * CA_YEARS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    write_private(folder / "ca.key", _pem(key))
+    write_private(folder / "ca.key", private_pem(key))
     write_private(folder / "ca.pem", certificate.public_bytes(Encoding.PEM))  # last: without it there is no CA
 
 
 def _builder(name: str, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _SKEW)
-        .not_valid_after(now + timedelta(days=days))
-    )
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    now, subject = datetime.now(UTC), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    return certificate_builder(subject, issuer, key, now - CLOCK_SKEW, now + timedelta(days=days))
