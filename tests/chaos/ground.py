@@ -40,7 +40,7 @@ from deploy.stack.tls import TransportAuthority, administrator
 from schemas.errors import DeptbusError
 from tests.chaos.checker import Checker, Ledgers
 from tests.faults.cut import Line
-from tests.faults.plant import CONSUMER, DUTY, ITEM, PROVIDER, PURPOSE, ROOT, SECTION
+from tests.faults.plant import CONSUMER, ITEM, PROVIDER, ROOT, agreement
 
 RESTART_SECONDS = 0.5
 WATCH_SECONDS = 0.1
@@ -237,17 +237,8 @@ class Ground:
             await self._process("gateway", side, "--port", str(port), "--tls", str(certificate), "--name", reached)
             urls.append(f"https://{reached}")
         await self.until("gateways and recorders", lambda: self._answer(*self.units))
-        body = {
-            "provider": provider.uscc,
-            "item": ITEM,
-            "sections": [SECTION],
-            "purposes": [PURPOSE],
-            "grounds": ["STATUTORY_DUTY", "CONSENT"],
-            "duties": [DUTY],
-            "valid_from": "2020-01-01",
-        }
         async with GatewayClient(provider, urls) as one, GatewayClient(consumer, urls) as other:
-            await agree(one, other, body)
+            await agree(one, other, agreement("STATUTORY_DUTY", "CONSENT"))
         self._load(urls, internal)
         self.checker = Checker(
             kafka=self.administrator.options(),

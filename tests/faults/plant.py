@@ -38,6 +38,19 @@ PURPOSE = "tax-registration"
 SECTION = "identity"
 
 
+def agreement(*grounds: str) -> dict[str, Any]:
+    """What the consumer of the provider's licences applies for."""
+    return {
+        "provider": PROVIDER[1],
+        "item": ITEM,
+        "sections": [SECTION],
+        "purposes": [PURPOSE],
+        "grounds": list(grounds),
+        "duties": [DUTY],
+        "valid_from": "2020-01-01",
+    }
+
+
 class Plant:
     """Kafka, PostgreSQL, gateway and recorder on fixed ports, each a child of this process."""
 
@@ -67,20 +80,11 @@ class Plant:
 
     async def _agree(self) -> None:
         """Without it nothing would ever be released, and no fault could show."""
-        body = {
-            "provider": self.provider.uscc,
-            "item": ITEM,
-            "sections": [SECTION],
-            "purposes": [PURPOSE],
-            "grounds": ["STATUTORY_DUTY"],
-            "duties": [DUTY],
-            "valid_from": "2020-01-01",
-        }
         async with (
             GatewayClient(self.provider, [self.gateway]) as provider,
             GatewayClient(self.consumer, [self.gateway]) as consumer,
         ):
-            await agree(provider, consumer, body)
+            await agree(provider, consumer, agreement("STATUTORY_DUTY"))
 
     async def join(
         self, name: str, uscc: str, *, issues: Sequence[tuple[str, str]], receives: Sequence[str]

@@ -22,6 +22,7 @@ from bus.audit import Entry
 from bus.client import GatewayClient
 from bus.envelope import Record
 from bus.gateway import trail
+from bus.gateway.service import Gateway
 from bus.gateway.trail import Filter, Found
 from bus.httpsig import sign
 from bus.identity import Identity
@@ -111,6 +112,19 @@ class World:
         """After PostgreSQL was away."""
         self.db.terminate()
         self.db = await db.connect(self.place.dsn)
+
+    def gateway(self, **more: Any) -> Gateway:
+        """One in this process, over the same engines; the caller enters it."""
+        bus = self.place.bus
+        given: dict[str, Any] = {
+            "keyring": bus.keyring(),
+            "origin": bus.origin,
+            "authority": bus.authority.signer.der,
+            "catalogue": self.catalogue,
+            "cluster": self.place.kafka,
+            "dsn": self.place.dsn,
+        }
+        return Gateway(**given | more)
 
     # Departments, agreements, consents
 

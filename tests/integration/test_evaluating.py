@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from bus.gateway.app import create_app
-from bus.gateway.service import Gateway
 from bus.httpsig import sign
 from bus.identity import Identity
 from consent.purposes import PURPOSES
@@ -355,7 +354,6 @@ async def test_without_engines_nothing_is_answered_and_what_can_be_is_logged(
     world: World, parties: Parties, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """503. Without PostgreSQL not even who asks is known: whether a signature was used before stands there."""
-    place = world.place
     question = {
         "subject": department(parties.consumer),
         "action": {"name": PURPOSE},
@@ -363,14 +361,7 @@ async def test_without_engines_nothing_is_answered_and_what_can_be_is_logged(
         "context": DUTIFUL,
     }
     body = json.dumps(question).encode()
-    async with Gateway(
-        keyring=place.bus.keyring(),
-        origin=place.bus.origin,
-        authority=place.bus.authority.signer.der,
-        catalogue=world.catalogue,
-        cluster=place.kafka,
-        dsn=place.dsn,
-    ) as gateway:
+    async with world.gateway() as gateway:
         url = "http://gateway/access/v1/evaluation"
         transport = httpx.ASGITransport(create_app(gateway))
 

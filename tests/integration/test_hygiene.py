@@ -12,7 +12,6 @@ from pathlib import Path
 import psutil
 
 from bus import db
-from bus.gateway.service import Gateway
 from bus.publisher import Publisher
 from bus.recorder.service import Recorder
 from bus.subscriber import Opened
@@ -85,17 +84,9 @@ async def test_a_cancelled_subscriber_leaves_nothing(world: World) -> None:
 
 async def test_a_cancelled_gateway_leaves_nothing(world: World) -> None:
     """While it connects, or follows certificates and sessions."""
-    place = world.place
 
     async def serve() -> None:
-        async with Gateway(
-            keyring=place.bus.keyring(),
-            origin=place.bus.origin,
-            authority=place.bus.authority.signer.der,
-            catalogue=world.catalogue,
-            cluster=place.kafka,
-            dsn=place.dsn,
-        ) as gateway:
+        async with world.gateway() as gateway:
             await gateway.run()
 
     for moment in MOMENTS:

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from bus import envelope, pki
 from bus.client import GatewayClient, Wanted
 from bus.gateway.app import create_app
-from bus.gateway.service import Gateway
 from bus.httpsig import sign
 from bus.identity import Identity
 from bus.outbox import Sealed
@@ -296,16 +295,7 @@ async def test_a_request_counts_once_on_every_gateway(world: World) -> None:
 
 async def _at_another(world: World, name: str, body: bytes, headers: Mapping[str, str]) -> str:
     """What another gateway says that goes by the same name, as behind one balancer."""
-    place = world.place
-    async with Gateway(
-        keyring=place.bus.keyring(),
-        origin=place.bus.origin,
-        authority=place.bus.authority.signer.der,
-        catalogue=world.catalogue,
-        cluster=place.kafka,
-        dsn=place.dsn,
-        names=[name],
-    ) as gateway:
+    async with world.gateway(names=[name]) as gateway:
         transport = httpx.ASGITransport(create_app(gateway))
         async with httpx.AsyncClient(transport=transport, base_url=f"https://{name}") as client:
             answer = await client.post("/v1/keys", content=body, headers=dict(headers))

@@ -189,15 +189,7 @@ def code_of(answer: httpx.Response) -> str | None:
 
 @pytest.fixture
 async def door(world: World, place: Place, accounts: Accounts) -> AsyncIterator[Door]:
-    gateway = Gateway(
-        keyring=place.bus.keyring(),
-        origin=place.bus.origin,
-        authority=place.bus.authority.signer.der,
-        catalogue=world.catalogue,
-        cluster=place.kafka,
-        dsn=place.dsn,
-        people=accounts.registration,
-    )
+    gateway = world.gateway(people=accounts.registration)
     async with gateway:
         yield Door(app=create_app(gateway, BASE), gateway=gateway, accounts=accounts, world=world)
 

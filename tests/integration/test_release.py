@@ -16,7 +16,6 @@ import pytest
 from bus import audit, envelope, merkle, sealing
 from bus.envelope import Claims
 from bus.gateway.app import create_app
-from bus.gateway.service import Gateway
 from bus.httpsig import sign
 from bus.messages import Read, open_grant
 from schemas.errors import Code, Refused
@@ -159,15 +158,7 @@ async def test_what_changes_between_decision_and_grant_voids_it(
     parties = await world.parties()
     (sealed,), (values,) = await world.firms(parties.provider)
     consent = await world.consent(parties, values)
-    place = world.place
-    async with Gateway(
-        keyring=place.bus.keyring(),
-        origin=place.bus.origin,
-        authority=place.bus.authority.signer.der,
-        catalogue=world.catalogue,
-        cluster=place.kafka,
-        dsn=place.dsn,
-    ) as gateway:
+    async with world.gateway() as gateway:
         append = gateway.releases.append
         calls: list[Sequence[bytes]] = []
 

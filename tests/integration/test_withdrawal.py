@@ -11,7 +11,6 @@ import pytest
 
 from bus import audit, merkle
 from bus.gateway.app import create_app
-from bus.gateway.service import Gateway
 from bus.httpsig import sign
 from schemas.errors import Code
 from tests.faults.cut import Line
@@ -35,14 +34,7 @@ async def test_what_cannot_be_looked_at_again_is_voided(world: World, monkeypatc
     host, _, port = address.rpartition(":")
     async with (
         Line(int(port)) as line,
-        Gateway(
-            keyring=place.bus.keyring(),
-            origin=place.bus.origin,
-            authority=place.bus.authority.signer.der,
-            catalogue=world.catalogue,
-            cluster=place.kafka,
-            dsn=f"{host}:{line.port}/{database}",
-        ) as gateway,
+        world.gateway(dsn=f"{host}:{line.port}/{database}") as gateway,
     ):
         append = gateway.releases.append
         calls: list[Sequence[bytes]] = []
