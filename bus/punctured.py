@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 
+from bus.sealing import child
 from schemas.errors import Code, Refused
 
 Place = tuple[int, int]  # depth below the root, and which node of that depth
@@ -35,7 +35,7 @@ class Tree:
             raise Refused(Code.RECORD_ERASED, "the keys of this record are destroyed: it was erased")
         node = self.nodes[place]
         for shift in range(self.bits - place[0] - 1, -1, -1):
-            node = _child(node, leaf >> shift & 1)
+            node = child(node, leaf >> shift & 1)
         return node
 
     def without(self, leaf: int) -> Tree:
@@ -55,9 +55,5 @@ class Tree:
         node = self.nodes[place]
         for depth in range(place[0] + 1, self.bits + 1):
             index = leaf >> self.bits - depth
-            yield (depth, index ^ 1), _child(node, index & 1 ^ 1)
-            node = _child(node, index & 1)
-
-
-def _child(node: bytes, bit: int) -> bytes:
-    return sha256((b"\x11" if bit else b"\x10") + node).digest()
+            yield (depth, index ^ 1), child(node, index & 1 ^ 1)
+            node = child(node, index & 1)

@@ -46,6 +46,11 @@ def digest(keyed: HMAC, message: bytes) -> bytes:
     return copy.finalize()
 
 
+def child(node: bytes, bit: int) -> bytes:
+    """A node's left (0) or right (1) child in a tree of leaf keys."""
+    return sha256((b"\x11" if bit else b"\x10") + node).digest()
+
+
 class LeafKeys:
     """The nodes of one section's GGM tree (Goldreich, Goldwasser, Micali 1986), leaf by leaf.
 
@@ -66,7 +71,7 @@ class LeafKeys:
         del way[LEAF_BITS + 1 - (leaf ^ self._leaf).bit_length() :]  # what the two ways do not share
         node = way[-1]
         for shift in range(LEAF_BITS - len(way), -1, -1):
-            node = sha256((b"\x11" if leaf >> shift & 1 else b"\x10") + node).digest()
+            node = child(node, leaf >> shift & 1)
             way.append(node)
         self._leaf = leaf
         return node

@@ -17,9 +17,8 @@ from bus.transport import Cluster
 from schemas.catalogue import Catalogue
 
 _DAY_MS = 24 * 3600 * 1000
-NOTICES = (
-    "event.impact."  # and a credit code: what it relied on and was revoked since (bus.recorder.impact, bus.notices)
-)
+# And a credit code: what it relied on and was revoked since (bus.recorder.impact, bus.notices).
+NOTICES = "event.impact."
 RULES = "consent.records"  # copies of rules as they change, and the days that came for them
 SUPERVISION = "event.supervision"  # findings (bus.recorder.oversight), for a supervisor's own systems
 LICENCE_PARTITIONS = 4
@@ -30,6 +29,7 @@ CREATE_SECONDS = 30
 KNOWN_SECONDS = 0.05
 _COMMON = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(MAX_RECORD)}
 _TWO = {"min.insync.replicas": "2"}
+_FOREVER = {"cleanup.policy": "delete", "retention.ms": "-1"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ def topics(catalogue: Catalogue, *, single_broker: bool) -> list[Topic]:
     """
     common = _COMMON if single_broker else _COMMON | _TWO
     licence = common | {"cleanup.policy": "compact", "min.compaction.lag.ms": str(COMPACT_AFTER_MS)}
-    forever = common | {"cleanup.policy": "delete", "retention.ms": "-1"}
+    forever = common | _FOREVER
     never_lost = {"unclean.leader.election.enable": "false"} | ({"flush.messages": "1"} if single_broker else {})
     return [
         *(Topic(name=item.topic, partitions=LICENCE_PARTITIONS, config=licence) for item in catalogue.items.values()),
@@ -68,8 +68,7 @@ def topics(catalogue: Catalogue, *, single_broker: bool) -> list[Topic]:
 
 def notices_of(uscc: str) -> Topic:
     """A department's notices: nobody else reads who relied on what."""
-    config = {"cleanup.policy": "delete", "retention.ms": "-1", **_COMMON}
-    return Topic(name=f"{NOTICES}{uscc}", partitions=1, config=config)
+    return Topic(name=f"{NOTICES}{uscc}", partitions=1, config=_FOREVER | _COMMON)
 
 
 def group_of(uscc: str, name: str) -> str:
@@ -90,7 +89,7 @@ def retries(group: str) -> Topic:
 
 
 def _of_group(kind: str, group: str) -> Topic:
-    config = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": str(MAX_RECORD)}
+    config = _FOREVER | {"max.message.bytes": str(MAX_RECORD)}
     return Topic(name=f"{kind}.{group}", partitions=1, config=config)
 
 

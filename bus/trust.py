@@ -185,6 +185,10 @@ class Trust:
             raise Refused(Code.CERTIFICATE_UNKNOWN, "the certificate is not known to this bus")
         return [found.der] if found.issuer is None else [self._certificates[found.issuer].der, found.der]
 
+    def known(self, certificate: bytes) -> Certificate | None:
+        """A certificate by its id, whether or not it counts now."""
+        return self._certificates.get(certificate)
+
     @property
     def certificates(self) -> Collection[Certificate]:
         """Everything that is known, also what has ended."""

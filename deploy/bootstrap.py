@@ -24,7 +24,7 @@ from bus.gateway.master import COST_RANDOM, Master, Passphrase
 from bus.identity import Identity
 from bus.kafka import kafka_errors, producer
 from bus.people.openid import Registration
-from bus.pki import CertificateAuthority, Role, Signer, write_private
+from bus.pki import CERTIFICATE_DAYS, CertificateAuthority, Role, Signer, write_private
 from bus.recorder.guard import Guard
 from bus.recorder.log import LogKeys
 from bus.supervision import Rules
@@ -42,7 +42,7 @@ OPERATOR = "operator"  # its department's name and folder
 LOCAL_REGION = "330000"  # GB/T 2260: the province whose log this is
 # A synthetic credit code (its area and serial belong to nobody): the local stack's operator.
 LOCAL_OPERATOR = ("deptbus.local", "11330000MB2A00097N")
-CONSUMER_KEM_LIFE = timedelta(days=398)
+CONSUMER_KEM_LIFE = timedelta(days=CERTIFICATE_DAYS - 1)  # no longer than the certificate that vouches for it
 GENERATION = 1
 
 
@@ -286,10 +286,7 @@ async def add_org(
             await keeper.admit(kafka, connection, known, uscc)
     finally:
         await connection.close()
-    begin = datetime.now(UTC).replace(microsecond=0)
-    kem = kem_key_value(
-        identity.kem.public, uscc, "CONSUMER", begin, begin + CONSUMER_KEM_LIFE - timedelta(days=1), identity.department
-    )
+    begin, kem = datetime.now(UTC).replace(microsecond=0), consumer_kem(identity.kem.public, identity.department)
     await publish_certificates(
         kafka, [certificate_value(identity.record.der), certificate_value(identity.department.der), kem]
     )
@@ -297,6 +294,12 @@ async def add_org(
         kafka, [(cataloguefeed.TOPIC, one.id.bytes, standing_value(one, begin, signer)) for one in given if one]
     )
     return identity
+
+
+def consumer_kem(public: bytes, department: Signer) -> bytes:
+    """The `bus.certificates` value of a key that grants are sealed to, from now on."""
+    begin = datetime.now(UTC).replace(microsecond=0)
+    return kem_key_value(public, department.uscc, "CONSUMER", begin, begin + CONSUMER_KEM_LIFE, department)
 
 
 async def add_operator(bus: Bus, folder: Path, kafka: Cluster, dsn: str) -> Identity:

@@ -20,9 +20,9 @@ from bus.gateway import reading
 from bus.identity import KEM, Identity
 from bus.pki import Certificate, CertificateAuthority, Role, Signer, write_private
 from bus.transport import Cluster
-from bus.trust import KemKey, Revoked, Trust, certificate_value, kem_key_value, revocation_value
+from bus.trust import KemKey, Revoked, Trust, certificate_value, revocation_value
 from bus.trustfeed import TrustFeed
-from deploy.bootstrap import CONSUMER_KEM_LIFE, Bus, publish_certificates
+from deploy.bootstrap import Bus, consumer_kem, publish_certificates
 from schemas.errors import Code, Misuse, Refused
 
 SOON = timedelta(days=30)
@@ -138,10 +138,7 @@ async def renew(holder: Holder, by: CertificateAuthority, bus_authority: bytes, 
 async def renew_kem(identity: Identity, folder: Path, kafka: Cluster) -> bytes:
     """A new key that grants are sealed to, signed by the department; returns its id. As `renew`."""
     key = hpke.PrivateKey.generate()
-    begin = datetime.now(UTC).replace(microsecond=0)
-    end = begin + CONSUMER_KEM_LIFE - timedelta(days=1)
-    value = kem_key_value(key.public, identity.uscc, "CONSUMER", begin, end, identity.department)
-    await publish_certificates(kafka, [value])
+    await publish_certificates(kafka, [consumer_kem(key.public, identity.department)])
     write_private(folder / KEM, key.private_bytes())
     return key.id
 
@@ -160,10 +157,10 @@ async def revoke(
 
 def find(trust: Trust, certificate: bytes) -> Certificate:
     """A certificate by its id. Raises `Refused` (CERTIFICATE_UNKNOWN)."""
-    for one in trust.certificates:
-        if one.id == certificate:
-            return one
-    raise Refused(Code.CERTIFICATE_UNKNOWN, "no certificate of this id is on the bus: see `deptbus cert list`")
+    found = trust.known(certificate)
+    if found is None:
+        raise Refused(Code.CERTIFICATE_UNKNOWN, "no certificate of this id is on the bus: see `deptbus cert list`")
+    return found
 
 
 async def in_doubt(trust: Trust, uscc: str, since: datetime, dsn: str) -> list[str]:

@@ -35,7 +35,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bus import hpke
 from bus.gateway.master import Master, Provider, alone
-from bus.pki import Signer, write_private
+from bus.pki import Signer, stamp, write_private
 from bus.punctured import Tree
 from bus.renewal import follow
 from bus.sealing import LEAF_BITS
@@ -63,7 +63,7 @@ _ROOTS = Codec(
             "name": "deptbus.v1.Root",
             "fields": [
                 {"name": "section", "type": "string"},
-                {"name": "root", "type": {"type": "fixed", "name": "Hash", "size": 32}},
+                {"name": "root", "type": _HASH},
             ],
         },
     },
@@ -105,7 +105,7 @@ class Keyring:
         for part in _PARTS:
             (folder / part).mkdir(parents=True, exist_ok=True, mode=0o700)
         self._kem: dict[bytes, hpke.PrivateKey] = {}
-        self._wrap: dict[str, tuple[tuple[int, int], Tree | None, bytes]] = {}
+        self._wrap: dict[str, tuple[tuple[int, int, int] | None, Tree | None, bytes]] = {}
         self._pseudonym_root = b""
 
     def check(self) -> None:
@@ -132,7 +132,7 @@ class Keyring:
         self.master.refresh()
         for key_id in [one for one in self._kem if not self._kem_file(one).exists()]:
             del self._kem[key_id]
-        changed = {name for name, (seen, _, _) in self._wrap.items() if _seen(self._wrap_file(name)) != seen}
+        changed = {name for name, (seen, _, _) in self._wrap.items() if stamp(self._wrap_file(name)) != seen}
         for name in changed:
             del self._wrap[name]
         return changed
@@ -344,7 +344,7 @@ class Keyring:
 
     def _tree(self, name: str) -> Tree | None:
         file = self._wrap_file(name)
-        seen = _seen(file)
+        seen = stamp(file)
         known = self._wrap.get(name)
         if known is None or known[0] != seen:
             data = self._stored(f"wrap/{name}.key")
@@ -403,14 +403,6 @@ def _tree(bits: int, nodes: list[dict[str, Any]]) -> Tree:
     return Tree(bits, {(one["depth"], int.from_bytes(one["index"])): one["node"] for one in nodes})
 
 
-def _seen(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return found.st_mtime_ns, found.st_ino
-
-
 @contextmanager
 def _replaced(path: Path) -> Iterator[None]:
     """Overwrites what the file was before, once another has its name."""
@@ -421,7 +413,7 @@ def _replaced(path: Path) -> Iterator[None]:
         return
     try:
         yield
-        if _inode(path) != os.fstat(descriptor).st_ino:
+        if path.stat().st_ino != os.fstat(descriptor).st_ino:
             _blank(descriptor)
     finally:
         os.close(descriptor)
@@ -441,7 +433,3 @@ def _destroy(path: Path) -> None:
 def _blank(descriptor: int) -> None:
     os.pwrite(descriptor, bytes(os.fstat(descriptor).st_size), 0)
     os.fsync(descriptor)
-
-
-def _inode(path: Path) -> int:
-    return path.stat().st_ino

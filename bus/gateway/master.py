@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from bus import hpke
-from bus.pki import write_private
+from bus.pki import stamp, write_private
 from schemas.errors import Code, DeptbusError, Misuse, Refused, Unavailable
 
 KEY_BYTES = 32
@@ -147,7 +147,7 @@ class Master:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._keys: dict[int, bytes] = {}
-        self._seen = (0, 0)
+        self._seen: tuple[int, int, int] | None = None
         self._said: dict[str, Any] = {}
         self._mailbox: hpke.PrivateKey | None = None
         self._provider: Provider | None = None
@@ -168,13 +168,12 @@ class Master:
         """`master.json` as it stands now. Raises `Misuse` (CONFIG_INVALID) if it is not there."""
         file = self._folder / "master.json"
         try:
-            found = file.stat()
-            seen = found.st_mtime_ns, found.st_ino
-            if seen != self._seen:
+            seen = stamp(file)
+            if seen is None or seen != self._seen:
                 self._said = json.loads(file.read_text("utf-8"))
                 self._seen = seen
         except (OSError, ValueError) as exc:
-            raise Misuse(Code.CONFIG_INVALID, f"{file}: no master key; `deptbus keys init` makes one") from exc
+            raise Misuse(Code.CONFIG_INVALID, f"{file}: no master key; `deptbus up` makes one") from exc
         return self._said
 
     @property
