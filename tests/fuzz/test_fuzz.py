@@ -79,7 +79,7 @@ def _reached() -> frozenset[str]:
         if event == "call" and code.co_filename.startswith(f"{ROOT}/"):
             found.add(f"{Path(code.co_filename).relative_to(ROOT)} {code.co_qualname}")
 
-    Divisions.load()  # read once a process: else it would count or not by which test came first
+    Divisions.load.cache_clear()  # read once a process: else it would count or not by which test came first
     for target in TARGETS.values():
         for data in (*target.seeds(), *target.regressions().values()):
             sys.setprofile(look)
