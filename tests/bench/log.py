@@ -24,6 +24,7 @@ from aiokafka import AIOKafkaProducer
 
 from bus import audit
 from bus.kafka import producer
+from bus.transport import client_context
 from tests.bench import tessera
 from tests.bench.entries import GROUP, groups
 from tests.bench.measure import Outcome, Said, compare
@@ -146,7 +147,7 @@ async def _waits(there: World, url: str, calls: Sequence[Sequence[bytes]]) -> li
 
     async with (
         _clients(there) as (kafka, _),
-        httpx.AsyncClient() as client,
+        httpx.AsyncClient(verify=client_context(there.bus.tls_authority)) as client,
         asyncio.timeout(STEADY_SECONDS + STALL_SECONDS),
         asyncio.TaskGroup() as tasks,
     ):
