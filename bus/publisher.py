@@ -83,7 +83,8 @@ class Publisher:
     async def seal(self, drafts: Sequence[Draft]) -> list[Sealed]:
         """One signed batch of one item, its session published first.
 
-        Raises `Malformed`, `Misuse`, `Unavailable`, `Refused` (ITEM_NOT_PUBLISHED, ITEM_RETIRED, ISSUER_NOT_ENTITLED).
+        Raises `Malformed`, `Misuse`, `Unavailable`, `Refused` (ITEM_NOT_PUBLISHED, ITEM_RETIRED, ISSUER_NOT_ENTITLED;
+        SESSION_INVALID: the clock here is wrong; CERTIFICATE_*: the record key counts no more).
         """
         if not 1 <= len(drafts) <= MAX_DRAFTS:
             raise Misuse(Code.VALUE_INVALID, f"a batch holds 1 to {MAX_DRAFTS} records, not {len(drafts)}")
@@ -93,7 +94,7 @@ class Publisher:
         async with self._turn:
             await self._check_powers(drafts)
             self.identity.refresh()
-            if sealer.needs_session(len(drafts), datetime.now(UTC)):
+            if sealer.needs_session(len(drafts), self._now()):
                 await self._begin_session(sealer)
             return sealer.seal(drafts)
 
@@ -124,7 +125,7 @@ class Publisher:
 
     async def _check_powers(self, drafts: Sequence[Draft]) -> None:
         await self._standing.glance()
-        now = datetime.now(UTC)
+        now = self._now()
         for region in {draft.region for draft in drafts}:
             self._standing.issuing.authority(drafts[0].item, self.identity.uscc, region, now)
 
@@ -134,13 +135,25 @@ class Publisher:
         return self._sealers[item]
 
     async def _begin_session(self, sealer: Sealer) -> None:
-        """The session is on the topic before any of its records: a crash between leaves an unused session."""
+        """The session is on the topic before any of its records: a crash between leaves an unused session.
+
+        It is judged as the recorder will judge it, at the broker's time, *because* records of a session that does not
+        stand are lost to the index, and a publisher that reads no log would not learn that.
+        """
         assert self._producer is not None
         await self._trust.catch_up()
-        now = datetime.now(UTC)
-        opened = sealer.open_session(self._trust.trust.gateway_key(self.identity.sealed_to, now), now)
-        async with kafka_errors("publishing a session"), asyncio.timeout(SEND_SECONDS):
-            await self._producer.send_and_wait(session.TOPIC, opened.value, key=opened.key)
+        now, trust = self._now(), self._trust.trust
+        opened = sealer.open_session(trust.gateway_key(self.identity.sealed_to, now), now)
+        try:
+            async with kafka_errors("publishing a session"), asyncio.timeout(SEND_SECONDS):
+                sent = await self._producer.send_and_wait(session.TOPIC, opened.value, key=opened.key)
+            session.verify(opened, trust, datetime.fromtimestamp(sent.timestamp / 1000, UTC), opened.key)
+        except BaseException:
+            sealer.drop_session()
+            raise
+
+    def _now(self) -> datetime:
+        return datetime.now(UTC)
 
     async def _close(self) -> None:
         if self._producer is not None:

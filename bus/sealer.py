@@ -66,13 +66,16 @@ class Sealer:
         self._owner = 0
 
     def needs_session(self, count: int, now: datetime) -> bool:
-        """Whether a batch of `count` needs a new session. A fork begins its own: two processes never share leaves."""
+        """Whether a batch of `count` needs a new session. A fork begins its own: two processes never share leaves.
+
+        So does a clock that was turned back, or else no session would end by it.
+        """
         current = self._session
         return (
             current is None
             or self._owner != os.getpid()
             or self._next_leaf + count > sealing.MAX_LEAVES
-            or now > current.not_after - ROTATE_BEFORE
+            or not current.created_at - session.CLOCK_TOLERANCE <= now <= current.not_after - ROTATE_BEFORE
         )
 
     def open_session(self, recipient: KemKey, now: datetime) -> session.Session:
@@ -93,6 +96,10 @@ class Sealer:
         self._next_leaf = 0
         self._owner = os.getpid()
         return self._session
+
+    def drop_session(self) -> None:
+        """Nothing is sealed in it: it was not published, or does not stand."""
+        self._session = None
 
     def seal(self, drafts: Sequence[Draft]) -> list[Sealed]:
         """One signed batch. Raises `Malformed` naming the draft and field.

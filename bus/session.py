@@ -95,8 +95,14 @@ def verify(session: Session, trust: Trust, broker_time: datetime, kafka_key: byt
     """
     if kafka_key != session.key:
         raise Refused(Code.SESSION_INVALID, "the Kafka key is not session ‖ issuer")
-    if abs(broker_time - session.created_at) > CLOCK_TOLERANCE:
-        raise Refused(Code.SESSION_INVALID, "the publisher's clock is more than five minutes off the broker's")
+    off = (session.created_at - broker_time).total_seconds()
+    if abs(off) > CLOCK_TOLERANCE.total_seconds():
+        way = "ahead of" if off > 0 else "behind"
+        raise Refused(
+            Code.SESSION_INVALID,
+            f"the publisher's clock is {abs(off):.0f} s {way} the broker's, which is more than five minutes: set it, "
+            "such as by NTP, and publish again",
+        )
     recipient = trust.kem_key(session.recipient)
     if recipient is None or recipient.role != "GATEWAY" or session.not_after > recipient.not_after:
         raise Refused(Code.SESSION_INVALID, "the session is not sealed to a known gateway key that outlives it")

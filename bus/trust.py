@@ -219,7 +219,8 @@ class Trust:
             if k.role == "GATEWAY" and k.owner == owner and k.not_before <= at < k.not_after and self._stands(k, at)
         ]
         if not valid:
-            raise Refused(Code.RECIPIENT_INVALID, f"no gateway key of {owner} is valid now: start its gateway")
+            when = f"{at:%Y-%m-%d %H:%M} UTC, by this clock"
+            raise Refused(Code.RECIPIENT_INVALID, f"no gateway key of {owner} is valid at {when}: start its gateway")
         return max(valid, key=lambda k: k.not_after)
 
     def _stands(self, kem: KemKey, at: datetime) -> bool:

@@ -18,7 +18,7 @@ from bus.publisher import Publisher
 from bus.sealer import Draft, Sealer
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
-from schemas.errors import Code, Malformed, Unavailable
+from schemas.errors import Code, Malformed, Refused, Unavailable
 from tests.integration.bus import LICENCE, World, citizen_number, draft, fresh_firm
 
 TOPIC = f"licence.{LICENCE}"
@@ -55,6 +55,8 @@ async def test_two_processes_never_share_a_session_and_none_outlives_its_key(wor
     assert short.not_after == now + timedelta(minutes=20)
     assert not sealer.needs_session(1, now + timedelta(minutes=14))
     assert sealer.needs_session(1, now + timedelta(minutes=16))
+    assert not sealer.needs_session(1, now - timedelta(minutes=4))
+    assert sealer.needs_session(1, now - timedelta(minutes=6)), "by a clock that was turned back it would not end"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         child = os.fork()
@@ -62,6 +64,62 @@ async def test_two_processes_never_share_a_session_and_none_outlives_its_key(wor
         os._exit(0 if sealer.needs_session(1, now) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert not sealer.needs_session(1, now)
+
+
+class Off(Publisher):
+    """One whose clock is wrong by `off`."""
+
+    off = timedelta()
+
+    def _now(self) -> datetime:
+        return super()._now() + self.off
+
+
+@pytest.mark.parametrize(
+    ("minutes", "said"),
+    # A bus as young as a test's has no gateway key yet of six minutes ago.
+    [
+        pytest.param(6, r"SESSION_INVALID: .*36\d s ahead", id="ahead"),
+        pytest.param(-6, r"SESSION_INVALID: .*36\d s behind|RECIPIENT_INVALID: .*this clock", id="behind"),
+    ],
+)
+async def test_a_wrong_clock_is_said_before_anything_is_sealed(
+    world: World, tmp_path: Path, minutes: int, said: str
+) -> None:
+    """By how much it is wrong; nothing is staged or sent. Nearly right, it publishes, and the records open."""
+    parties = await world.parties()
+    values = fresh_firm()
+    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+        async with Off(parties.provider, world.place.servers, world.catalogue, outbox=outbox) as publisher:
+            publisher.off = timedelta(minutes=minutes)
+            for _ in range(2):
+                with pytest.raises(Refused, match=said):
+                    await publisher.publish([draft(values)])
+            assert outbox.pending() == []
+            assert await world.on_topic(TOPIC, publisher.reference(LICENCE, values)) == []
+            publisher.off = timedelta(minutes=4)
+            (sealed,) = await publisher.publish([draft(values)])
+    await world.judged([sealed])
+    assert await world.codes(parties.consumer, sealed) == [Code.PERMIT]
+
+
+async def test_nothing_is_sealed_in_a_session_that_did_not_arrive(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka was away when it was sent: the next batch begins another one."""
+    parties = await world.parties()
+
+    async def lost(*_: Any, **__: Any) -> None:
+        raise KafkaError("lost")
+
+    async with Publisher(parties.provider, world.place.servers, world.catalogue) as publisher:
+        with monkeypatch.context() as fault:
+            fault.setattr(publisher._producer, "send_and_wait", lost)
+            with pytest.raises(Unavailable):
+                await publisher.publish(fresh(1))
+        (sealed,) = await publisher.publish(fresh(1))
+    await world.judged([sealed])
+    assert await world.codes(parties.consumer, sealed) == [Code.PERMIT]
 
 
 async def test_a_value_that_breaks_the_catalogue_sends_nothing_and_is_not_repeated(world: World) -> None:
