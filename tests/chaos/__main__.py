@@ -3,6 +3,9 @@
 Round after round: one fault, or two at once, while the load goes on; then everything must be well again by itself
 (every process answers, every copy is in step), and the checker looks. A round is recovered when recorder and sink are
 at the ends that the topics had by then.
+
+A full run, one for which nothing was left out or shortened, has floors. What it missed stands in the report, and it
+exits 1: also for kinds of faults that this machine can't have.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from tests.chaos.ground import Ground
 from tests.report import write_report
 
 MINUTES = 60.0  # of faults: with the start, the end and the defects it stays below 75
+FAULTS, OF_A_KIND, PAIRS, A_SECOND = 200, 10, 20, 200.0  # the floors; of records acknowledged, the last
 WARM_SECONDS = 10.0
 CALM_SECONDS = 1.0  # of load between two rounds
 DEFECT_SECONDS = 240.0
@@ -65,6 +69,27 @@ class Course:
     def a_second(self) -> float:
         """Records acknowledged a second, from before the first fault to after the last."""
         return round(self.acknowledged / self.load_seconds, 1) if self.load_seconds else 0.0
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """How many faults of each kind."""
+        return dict(Counter(harm.kind for harm in self.faults))
+
+    @property
+    def pairs(self) -> int:
+        """How many rounds had two at once."""
+        return len({harm.pair for harm in self.faults if harm.pair is not None})
+
+    @property
+    def missed(self) -> list[str]:
+        """The floors of a full run that this is below."""
+        figures = [
+            ("records acknowledged a second", self.a_second, A_SECOND),
+            ("faults", len(self.faults), FAULTS),
+            ("pairs at once", self.pairs, PAIRS),
+            *((f"faults of kind {kind}", self.kinds.get(kind, 0), OF_A_KIND) for kind in KINDS),
+        ]
+        return [f"{what}: {found:g}, and {floor:g} are the least" for what, found, floor in figures if found < floor]
 
 
 async def run(
@@ -149,8 +174,8 @@ async def _end(ground: Ground) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="of faults")
-    parser.add_argument("--rounds", type=int, default=10 * ROUNDS, help="of one or two faults")
+    parser.add_argument("--minutes", type=float, help=f"of faults, {MINUTES:g} if not given")
+    parser.add_argument("--rounds", type=int, help="of one or two faults; until the time is over if not given")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 1_000_000)
     parser.add_argument("--only", action="append", choices=sorted(KINDS), help="kinds of faults")
     parser.add_argument("--defects", action="store_true", help="only the planted defects")
@@ -160,17 +185,19 @@ def main() -> None:
     given = parser.parse_args()
     configure("chaos", logging.ERROR)
     begun = time.monotonic()
+    full = not (given.defects or given.course or given.only or given.minutes or given.rounds)
     without = missing()
     for kind, why in without.items():
-        print(f"skipped: {kind}: {why}", file=sys.stderr)
+        print(f"skipped: {kind}: {why}{'; a full run misses its floor by that' if full else ''}", file=sys.stderr)
     leave_out = [*without, *(kind for kind in KINDS if given.only and kind not in given.only)]
     done = Course()
     if not given.defects:
-        drawn = course(given.seed, given.rounds, without=leave_out)
+        drawn = course(given.seed, given.rounds or 10 * ROUNDS, without=leave_out)
         rounds = defects.course(given.course) if given.course else drawn
         with tempfile.TemporaryDirectory(prefix="deptbus-chaos-") as temporary:
             done = asyncio.run(_run(given, Path(temporary), rounds))
     found = defects.all_found() if given.defects or not (given.only or given.course) else []
+    missed = done.missed if full else []
     document = write_report(
         "chaos",
         seconds=time.monotonic() - begun,
@@ -178,8 +205,10 @@ def main() -> None:
         skipped=without,
         **{name: value for name, value in asdict(done).items() if name != "faults"},
         a_second=done.a_second,
-        kinds=dict(Counter(harm.kind for harm in done.faults)),
-        pairs=len({harm.pair for harm in done.faults if harm.pair is not None}),
+        kinds=done.kinds,
+        pairs=done.pairs,
+        full=full,
+        missed=missed,
         defects=[asdict(one) for one in found],
         faults=[asdict(harm) for harm in done.faults],
     )
@@ -187,13 +216,15 @@ def main() -> None:
         print(json.dumps(document, ensure_ascii=False))
     for one in done.breaks:
         print(f"broken: {one}", file=sys.stderr)
+    for floor in missed:
+        print(f"missed: {floor}", file=sys.stderr)
     for defect in found:
         print(f"defect {defect.name}: {'found' if defect.found else 'NOT FOUND'}", file=sys.stderr)
-    sys.exit(1 if done.breaks or not all(one.found for one in found) else 0)
+    sys.exit(1 if done.breaks or missed or not all(one.found for one in found) else 0)
 
 
 async def _run(given: argparse.Namespace, folder: Path, rounds: Iterable[list[Fault]]) -> Course:
-    seconds, once = given.minutes * 60, given.course is not None
+    seconds, once = (given.minutes or MINUTES) * 60, given.course is not None
     return await run(given.folder or folder, rounds, seconds, _said, until_broken=once)
 
 

@@ -2,8 +2,8 @@
 
 Each notes in a file, by one write a batch, what it was told: then the checker holds the bus to it. A publisher issues
 licences and changes them; the subscriber opens each into a sink; the citizen gives consents, has them used at both
-gateways all the time, and withdraws them. Whichever ends, killed or for want of an engine, is started again, and goes
-on from its own store.
+gateways all the time, and withdraws them. Whichever ends, killed, for want of an engine or because its clock is wrong,
+is started again, and goes on from its own store.
 """
 
 from __future__ import annotations
