@@ -6,16 +6,18 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bus.identity import Identity
 from bus.pki import write_private
 from bus.transport import Cluster
-from deploy.bootstrap import Bus
 from schemas.errors import Code, Misuse, Unavailable
 from schemas.identifiers import parse_uscc
+
+if TYPE_CHECKING:
+    from deploy.bootstrap import Bus
 
 HomeOption = Annotated[
     Path | None, typer.Option("--home", help="The bus's folder (default: $DEPTBUS_HOME, else .deptbus/).")
@@ -88,6 +90,8 @@ class Home:
 
     def load_bus(self) -> Bus:
         """Raises `Misuse` (CONFIG_INVALID) if no bus was ever started here."""
+        from deploy.bootstrap import Bus  # half of a command's start, and few commands need it
+
         return Bus.load(self.bus)
 
     def org_folder(self, name: str) -> Path:
