@@ -7,7 +7,8 @@ the beginning of its row, so a width that was once right stays right: files neve
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -25,10 +26,12 @@ from bus.gateway.embargoes import Connect, LogReading
 from bus.gateway.shapes import CheckpointAnswer, Count, Hash, Time
 from bus.gateway.trail import Published
 from bus.httpsig import Signed
+from bus.people.logins import IDLE
 from bus.tlog import checkpoint, note, tiles
 from bus.tlog.checkpoint import Checkpoint
 from bus.tlog.proof import TlogProof
 from bus.tlog.tiles import HASH_BYTES, HEIGHT, WIDTH, Tile
+from bus.trust import Trust
 from schemas.errors import Code, Malformed, Refused
 
 TOKEN_LIFE = timedelta(hours=1)
@@ -66,19 +69,23 @@ class ProofAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ProofsAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Proofs at one checkpoint, whose signed note is `note`."""
+    """Proofs at one checkpoint, whose signed note is `note`; `certificates` (DER, Base64) are those of the entries'
+    signers that this gateway knows, for who cannot read them from Kafka.
+    """
 
     checkpoint: CheckpointAnswer
     note: str
     proofs: list[ProofAnswer]
+    certificates: list[str]
 
 
 class LogFiles:
     """What a gateway serves of the log, over its connections."""
 
-    def __init__(self, connect: Connect, log_reading: LogReading) -> None:
+    def __init__(self, connect: Connect, log_reading: LogReading, trust: Trust) -> None:
         self._connect = connect
         self._log_reading = log_reading
+        self._trust = trust
 
     # Files
 
@@ -116,8 +123,10 @@ class LogFiles:
             )
         tile, width = tiles.parse_path(f"tile/entries/{path}")
         async with self._connect("reading a bundle") as connection:
-            if not await connection.fetchval(SQL["may_read"], _hash(token)):
-                raise Refused(Code.REQUEST_EXPIRED, "no such token, or its hour or its holder's right is over")
+            if not await connection.fetchval(SQL["may_read"], _hash(token), IDLE):
+                raise Refused(
+                    Code.REQUEST_EXPIRED, "no such token, or its hour, its session or its holder's right is over"
+                )
             await _check_covered(connection, region, tile, width)
             rows = await tilestore.bundles(connection, tile.number, tile.number)
         entries, starts = rows[0]["entries"], rows[0]["starts"]
@@ -126,7 +135,10 @@ class LogFiles:
     # The right to the entries
 
     async def issue_token(self, signed: Signed, body: TokenBody) -> Any:
-        """A token for the entry bundles, in the log as a reading of them before it is handed out."""
+        """A token for the entry bundles, in the log as a reading of them before it is handed out.
+
+        A person's is worth nothing when her session is over.
+        """
         async with self._connect("issuing a token") as connection:
             if not await control.is_auditor(connection, signed.caller.uscc):
                 raise Refused(Code.REQUEST_FORBIDDEN, f"{signed.caller.uscc} is no auditor: the log is not for all")
@@ -134,7 +146,9 @@ class LogFiles:
         token = secrets.token_urlsafe(TOKEN_BYTES)
         async with self._connect("issuing a token") as connection:
             await connection.execute(SQL["drop_tokens"])
-            expires_at = await connection.fetchval(SQL["add_token"], _hash(token), signed.caller.uscc, TOKEN_LIFE)
+            session = signed.signature if signed.person else None
+            fields = (_hash(token), signed.caller.uscc, TOKEN_LIFE, session)
+            expires_at = await connection.fetchval(SQL["add_token"], *fields)
         return {"token": token, "expires_at": expires_at.isoformat()}
 
     # Proofs
@@ -155,7 +169,13 @@ class LogFiles:
                 {"entry": entry.hex(), "index": one.index, "proof": one.encode().decode()}
                 for entry, one in zip(wanted, found, strict=True)
             ],
+            "certificates": self._certificates(one.extra for one in found if one.extra is not None),
         }
+
+    def _certificates(self, values: Iterable[bytes]) -> list[str]:
+        """The signers' of these entries."""
+        known = (self._trust.known(signer) for signer in sorted({audit.parse(value)[0].signer for value in values}))
+        return [b64encode(one.der).decode() for one in known if one is not None]
 
     async def _prove(self, signed: Signed, wanted: Sequence[bytes]) -> tuple[Checkpoint, bytes, list[TlogProof]]:
         """Proofs at one checkpoint: the cosigned one if it covers them all.

@@ -193,7 +193,7 @@ class Gateway:
         self.findings = Findings(self._connection, self._log_reading)
         self.auditing = Auditing(self._connection, self._everywhere, self._log_reading, self.trust)
         self.embargoes = Embargoes(self._connection, self._log_reading)
-        self.logfiles = LogFiles(self._connection, self._log_reading)
+        self.logfiles = LogFiles(self._connection, self._log_reading, self.trust)
         self.impacts = Impacts(self._connection, self._log_reading)
         self.scorecards = Scorecards(self._connection, self._log_reading)
         self.usages = Usages(self._connection, self._everywhere, self._log_reading, catalogue)

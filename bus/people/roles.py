@@ -43,8 +43,8 @@ _READS = frozenset(
         "/v1/people:list",
     }
 )
-# A path as the gateway's routes have it. An auditor's token for the log's files is not among them: it would outlive her
-# session. What is about a subject by name (consents, mandates, licences) is for the systems where subjects appear.
+# A path as the gateway's routes have it. What is about a subject by name (consents, mandates, licences) is for the
+# systems where subjects appear; only an auditor asks who opened a subject's data, as its entries in the log tell her.
 ROUTES: Mapping[Role, frozenset[str]] = {
     Role.AUDITOR: _READS
     | {
@@ -52,8 +52,10 @@ ROUTES: Mapping[Role, frozenset[str]] = {
         "/v1/audit/embargoes:confirm",
         "/v1/audit/embargoes:list",
         "/v1/audit/findings:list",
+        "/v1/audit/tokens",
         "/v1/policy:explain",
         "/v1/policy:replay",
+        "/v1/subjects/usages:query",
     },
     Role.OFFICER: _READS
     | {

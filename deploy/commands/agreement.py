@@ -10,7 +10,7 @@ from consent.lifecycle import Act
 from consent.model import Mode, Notice
 from deploy.commands import documents
 from deploy.commands.documents import Reason
-from deploy.commands.options import As, Item, Purposes, Sections
+from deploy.commands.options import As, Caller, Item, Purposes, Sections
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command
 
@@ -110,7 +110,7 @@ def register(app: typer.Typer) -> None:
                 "RESUME. Several are done one after the other."
             ),
         ],
-        department: As,
+        department: Caller = None,
         reason: Reason = "",
         home: HomeOption = None,
         json: Json = False,
@@ -119,19 +119,19 @@ def register(app: typer.Typer) -> None:
         await documents.act(Home.find(home), department, "agreement", identifier, acts, reason, as_json=json)
 
     @command(agreement, name="list")
-    async def list_(department: As, home: HomeOption = None, json: Json = False) -> None:
+    async def list_(department: Caller = None, home: HomeOption = None, json: Json = False) -> None:
         """Show the department's agreements, on either side, with the deadlines that run."""
         await documents.list_all(Home.find(home), department, "agreement", COLUMNS, as_json=json)
 
     @command(agreement)
-    async def show(identifier: Id, department: As, home: HomeOption = None, json: Json = False) -> None:
+    async def show(identifier: Id, department: Caller = None, home: HomeOption = None, json: Json = False) -> None:
         """Show one whole, with its deadline and every act on it."""
         body = {"id": identifier}
         await documents.ask(Home.find(home), department, "/v1/agreements:show", body, "Agreement", as_json=json)
 
     @command(agreement)
     async def end(
-        identifier: Id, department: As, reason: Reason = "", home: HomeOption = None, json: Json = False
+        identifier: Id, department: Caller = None, reason: Reason = "", home: HomeOption = None, json: Json = False
     ) -> None:
         """End one, or take an application back: the next release under it is refused, on every gateway."""
         await documents.act(Home.find(home), department, "agreement", identifier, [Act.END], reason, as_json=json)

@@ -10,7 +10,7 @@ from bus.supervision import Rules
 from deploy.commands.auditlog import register_log
 from deploy.commands.embargo import register_embargo
 from deploy.commands.evidence import register_evidence
-from deploy.commands.options import As, acting
+from deploy.commands.options import Caller, acting
 from deploy.commands.scorecard import register_scorecard
 from deploy.commands.trail import register_trail
 from deploy.commands.usages import register_usages
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
     @command(audit)
     async def findings(
-        department: As,
+        department: Caller = None,
         rule: Annotated[str | None, typer.Option("--rule", help="A rule's id: burst, off-hours, ...")] = None,
         consumer: Annotated[str | None, typer.Option("--consumer", help="Whose operator: a name or a code.")] = None,
         operator: Annotated[str | None, typer.Option("--operator")] = None,

@@ -14,16 +14,16 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bus import db, logexport, merkle
-from bus.client import GatewayClient
 from bus.gateway import trail
 from bus.logexport import VKEY
+from bus.people.client import Asker
 from bus.pki import write_private
 from bus.recorder.guard import Guard, Signed
 from bus.tlog import policy, proof, verify
 from bus.tlog.note import NoteSigner
 from bus.tlog.verify import Advance
 from deploy.bootstrap import Bus
-from deploy.commands.options import As, acting, log_key, verifier_key
+from deploy.commands.options import Caller, acting, log_key, verifier_key
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, facts
 from schemas.errors import Code, Misuse, Refused, Unavailable
@@ -41,7 +41,7 @@ def register_log(audit: typer.Typer) -> None:
     @command(audit, name="export")
     async def export_(
         folder: Annotated[Path, typer.Argument(help="The folder; what is in it of an earlier export is used.")],
-        department: As,
+        department: Caller = None,
         key: Key = None,
         home: HomeOption = None,
         json: Json = False,
@@ -103,7 +103,7 @@ def register_log(audit: typer.Typer) -> None:
     @command(audit, name="proof")
     async def proof_(
         entry: Annotated[str, typer.Argument(help="The entry's leaf hash in hex: a grant and the trail name it.")],
-        department: As,
+        department: Caller = None,
         out: Annotated[Path | None, typer.Option("--out", help="Write the .tlog-proof file there.")] = None,
         key: Key = None,
         home: HomeOption = None,
@@ -183,7 +183,7 @@ def _print(text: bytes) -> None:
 class _Gateways:
     """The log over HTTP, with a token for its entries: asked for when the first are, and anew when its hour is over."""
 
-    def __init__(self, client: GatewayClient, origin: str) -> None:
+    def __init__(self, client: Asker, origin: str) -> None:
         self._client = client
         self._log = f"/log/{origin.rpartition('/log/')[2]}"
         self._token = ""

@@ -9,7 +9,7 @@ import typer
 from consent.lifecycle import Act
 from deploy.commands import documents
 from deploy.commands.documents import Reason
-from deploy.commands.options import As
+from deploy.commands.options import As, Caller
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command
 
@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
     async def act(
         identifier: Id,
         what: Annotated[Act, typer.Argument(help="FIX, once the right record is published, or CONFIRM.")],
-        department: As,
+        department: Caller = None,
         reason: Reason = "",
         home: HomeOption = None,
         json: Json = False,
@@ -48,12 +48,12 @@ def register(app: typer.Typer) -> None:
         await documents.act(Home.find(home), department, "correction", identifier, [what], reason, as_json=json)
 
     @command(correction, name="list")
-    async def list_(department: As, home: HomeOption = None, json: Json = False) -> None:
+    async def list_(department: Caller = None, home: HomeOption = None, json: Json = False) -> None:
         """Show the department's, on either side, with the deadlines that run."""
         await documents.list_all(Home.find(home), department, "correction", COLUMNS, as_json=json)
 
     @command(correction)
-    async def show(identifier: Id, department: As, home: HomeOption = None, json: Json = False) -> None:
+    async def show(identifier: Id, department: Caller = None, home: HomeOption = None, json: Json = False) -> None:
         """Show one whole, with its deadline and every act on it."""
         body = {"id": identifier}
         await documents.ask(Home.find(home), department, "/v1/corrections:show", body, "Correction", as_json=json)

@@ -18,7 +18,7 @@ from consent.diff import GROUNDS, PURPOSES, diff
 from consent.model import Basis
 from consent.ruleset import RuleSet
 from deploy.commands.filters import Investigation, Reader, reader_of, time_of
-from deploy.commands.options import As, Purpose, Sections, acting, subject
+from deploy.commands.options import As, Caller, Purpose, Sections, acting, subject
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, out, table
 from deploy.yamlfile import read_yaml
@@ -56,7 +56,12 @@ def register(policy: typer.Typer) -> None:
     @command(policy)
     @_asking
     async def explain(
-        department: As, section: Sections, purpose: Purpose, home: HomeOption = None, json: Json = False, **given: Any
+        section: Sections,
+        purpose: Purpose,
+        department: Caller = None,
+        home: HomeOption = None,
+        json: Json = False,
+        **given: Any,
     ) -> None:
         """Say why keys would be given or refused now: what decides, or which rule is not kept. Nothing is opened."""
         where = Home.find(home)
@@ -112,9 +117,9 @@ def register(policy: typer.Typer) -> None:
 
     @command(policy)
     async def replay(
-        department: As,
         since: Annotated[str, typer.Option("--from", help="The log's time: a day, or a time with its offset.")],
         until: Annotated[str, typer.Option("--to", help="The same, exclusive.")],
+        department: Caller = None,
         reader: Reader = None,
         investigation: Investigation = None,
         home: HomeOption = None,

@@ -9,7 +9,7 @@ import typer
 from consent.lifecycle import Act
 from deploy.commands import documents
 from deploy.commands.documents import Reason
-from deploy.commands.options import As
+from deploy.commands.options import Caller
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command
 
@@ -25,8 +25,8 @@ def register(app: typer.Typer) -> None:
     @command(dispute)
     async def add(
         agreement: Annotated[str, typer.Argument(help="The agreement's id.")],
-        department: As,
         reason: Reason,
+        department: Caller = None,
         home: HomeOption = None,
         json: Json = False,
     ) -> None:
@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
     async def act(
         identifier: Id,
         what: Annotated[Act, typer.Argument(help="SETTLE, by a party; COORDINATE, DECIDE, by the operator.")],
-        department: As,
+        department: Caller = None,
         reason: Reason = "",
         home: HomeOption = None,
         json: Json = False,
@@ -47,12 +47,12 @@ def register(app: typer.Typer) -> None:
         await documents.act(Home.find(home), department, "dispute", identifier, [what], reason, as_json=json)
 
     @command(dispute, name="list")
-    async def list_(department: As, home: HomeOption = None, json: Json = False) -> None:
+    async def list_(department: Caller = None, home: HomeOption = None, json: Json = False) -> None:
         """Show the department's, on either side; to the operator all. With the deadlines that run."""
         await documents.list_all(Home.find(home), department, "dispute", COLUMNS, as_json=json)
 
     @command(dispute)
-    async def show(identifier: Id, department: As, home: HomeOption = None, json: Json = False) -> None:
+    async def show(identifier: Id, department: Caller = None, home: HomeOption = None, json: Json = False) -> None:
         """Show one whole, with its deadline and every act on it."""
         body = {"id": identifier}
         await documents.ask(Home.find(home), department, "/v1/disputes:show", body, "Dispute", as_json=json)

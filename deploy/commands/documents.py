@@ -19,7 +19,9 @@ Reason = Annotated[str, typer.Option("--reason", help="Why; no personal id in it
 _COLOURS = {Standing.RUNNING: "green", Standing.LATE: "bold red", Standing.UNKNOWN: "yellow"}
 
 
-async def ask(where: Home, department: str, path: str, body: Mapping[str, Any], title: str, *, as_json: bool) -> None:
+async def ask(
+    where: Home, department: str | None, path: str, body: Mapping[str, Any], title: str, *, as_json: bool
+) -> None:
     """Posts a request whose answer is one document, and shows it."""
     async with acting(where, department) as client:
         answer = await client.post_json(path, dict(body))
@@ -27,7 +29,7 @@ async def ask(where: Home, department: str, path: str, body: Mapping[str, Any], 
 
 
 async def act(
-    where: Home, department: str, kind: str, identifier: str, acts: Sequence[Act], reason: str, *, as_json: bool
+    where: Home, department: str | None, kind: str, identifier: str, acts: Sequence[Act], reason: str, *, as_json: bool
 ) -> None:
     """Does acts to a document, one after the other, and shows it after the last. What was done stays done."""
     answer: Any = None
@@ -38,7 +40,7 @@ async def act(
     emit(answer, as_json=as_json, human=lambda: show(kind.capitalize(), answer))
 
 
-async def list_all(where: Home, department: str, kind: str, columns: Sequence[str], *, as_json: bool) -> None:
+async def list_all(where: Home, department: str | None, kind: str, columns: Sequence[str], *, as_json: bool) -> None:
     """Shows the department's documents of a kind, each with its deadline."""
     async with acting(where, department) as client:
         found = await client.post_json(f"/v1/{kind}s:list", {})

@@ -9,11 +9,11 @@ import typer
 
 from bus import tables
 from deploy.commands.filters import time_of
-from deploy.commands.options import As, acting
+from deploy.commands.options import Caller, acting
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, facts, table
 
-Who = Annotated[str, typer.Option("--operator", help="You: your own id in your department. It stays in the log.")]
+Who = Annotated[str, typer.Option("--operator", help="With --as: your own id in the department. It stays in the log.")]
 
 _READINGS = ("read (UTC+8)", "by", "operator", "what", "investigation", "shown from", "entry")
 _EMBARGOES = ("id", "investigation", "until (UTC+8)", "proposed by", "confirmed by")
@@ -26,7 +26,7 @@ def register_embargo(audit: typer.Typer) -> None:
 
     @command(audit)
     async def readings(
-        department: As,
+        department: Caller = None,
         limit: Annotated[int, typer.Option("--limit", help="At most so many, 1 to 1,000.")] = 100,
         before: Annotated[int | None, typer.Option("--before", help="Go on behind a page: its `next`.")] = None,
         home: HomeOption = None,
@@ -53,10 +53,10 @@ def register_embargo(audit: typer.Typer) -> None:
 
     @command(embargo)
     async def propose(
-        department: As,
         investigation: Annotated[str, typer.Option("--investigation", help="As the readings name it.")],
         until: Annotated[str, typer.Option("--until", help="A day or a time with its offset; at most 180 days away.")],
-        operator: Who,
+        department: Caller = None,
+        operator: Who = "",
         home: HomeOption = None,
         json: Json = False,
     ) -> None:
@@ -67,8 +67,8 @@ def register_embargo(audit: typer.Typer) -> None:
     @command(embargo)
     async def confirm(
         number: Annotated[str, typer.Argument(help="The embargo's id.", metavar="ID")],
-        department: As,
-        operator: Who,
+        department: Caller = None,
+        operator: Who = "",
         home: HomeOption = None,
         json: Json = False,
     ) -> None:
@@ -76,7 +76,7 @@ def register_embargo(audit: typer.Typer) -> None:
         await _act(home, department, "/v1/audit/embargoes:confirm", {"id": number, "operator": operator}, as_json=json)
 
     @command(embargo, name="list")
-    async def list_(department: As, home: HomeOption = None, json: Json = False) -> None:
+    async def list_(department: Caller = None, home: HomeOption = None, json: Json = False) -> None:
         """All embargoes, newest first. For auditors."""
         where = Home.find(home)
         async with acting(where, department) as client:
@@ -95,7 +95,7 @@ def register_embargo(audit: typer.Typer) -> None:
         emit(found, as_json=json, human=lambda: table(f"{len(rows)} embargoes", _EMBARGOES, rows))
 
 
-async def _act(home: Any, department: str, path: str, body: Mapping[str, Any], *, as_json: bool) -> None:
+async def _act(home: Any, department: str | None, path: str, body: Mapping[str, Any], *, as_json: bool) -> None:
     async with acting(Home.find(home), department) as client:
         made = await client.post_json(path, body)
     emit(made, as_json=as_json, human=lambda: facts("Embargo", made))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +13,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from bus import audit, evidence
-from bus.client import GatewayClient
 from bus.evidence import EvidenceItem
+from bus.people.client import Asker
 from bus.pki import Role, write_private
 from bus.tables import Row
 from bus.tlog import note, policy, proof, tiles
@@ -25,7 +26,7 @@ from bus.tlog.tiles import HEIGHT, WIDTH, Tile
 from bus.trust import Trust
 from consent.law import GROUNDS
 from consent.purposes import PURPOSES
-from deploy.commands.options import As, acting, log_key, trusting
+from deploy.commands.options import Caller, acting, log_key, trusting
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, facts
 from schemas.errors import Code, Malformed, Misuse, Refused
@@ -40,9 +41,9 @@ def register_evidence(audit_app: typer.Typer) -> None:
 
     @command(audit_app, name="evidence")
     async def evidence_(
-        department: As,
         case: Annotated[str, typer.Option("--case", help="The case (案号), as the requests named it.")],
         out: Annotated[Path, typer.Option("--out", help="The archive to write: FILE.zip.")],
+        department: Caller = None,
         key: Annotated[
             str | None,
             typer.Option("--key", help="The log's vkey (default: the one in the bus's folder)."),
@@ -52,7 +53,8 @@ def register_evidence(audit_app: typer.Typer) -> None:
     ) -> None:
         """Write a case's entries, each with its proof, and a page that checks them in a browser without a network.
 
-        Everything is verified before it is written. The reading is logged.
+        Everything is verified before it is written. With --as that is also against what Kafka says of revoked
+        certificates, which a person does not read. The reading is logged.
         """
         where = Home.find(home)
         log = log_key(where, key)
@@ -62,10 +64,12 @@ def register_evidence(audit_app: typer.Typer) -> None:
         with Progress(*columns, console=err, transient=True, disable=json) as progress:
             task = progress.add_task("proofs")
             async with acting(where, department) as client:
-                signed, items = await collect(
+                signed, items, certified = await collect(
                     client, log, case, lambda done, of: progress.update(task, completed=done, total=of)
                 )
         async with trusting(where, department) as trust:
+            for der in certified:
+                trust.add_certificate(der)
             certificates = _certificates(trust, items)
         about = evidence.Case(
             case=case,
@@ -73,7 +77,7 @@ def register_evidence(audit_app: typer.Typer) -> None:
             log=log,
             checkpoint=signed,
             certificates=certificates,
-            authority=where.identity(department).authority,
+            authority=trust.authority_der,
             witnesses=_witnesses(where),
             names={**where.names(), **PURPOSES, **GROUNDS},
         )
@@ -84,9 +88,10 @@ def register_evidence(audit_app: typer.Typer) -> None:
 
 
 async def collect(
-    client: GatewayClient, log: Verifier, case: str, advance: Advance
-) -> tuple[bytes, list[EvidenceItem]]:
-    """The entries of a case and those that take one of them back, all under one checkpoint: its note, and the entries.
+    client: Asker, log: Verifier, case: str, advance: Advance
+) -> tuple[bytes, list[EvidenceItem], set[bytes]]:
+    """The entries of a case and those that take one of them back, all under one checkpoint: its note, the entries, and
+    the certificates (DER, not verified) of who signed them.
 
     Raises `Refused` (NOT_FOUND) if no entry names the case; `Malformed` or `Refused` if an answer does not verify.
     """
@@ -97,11 +102,12 @@ async def collect(
     taken_back = await _entries(client, {"kind": "Voided", "since": found[0]["logged_at"]})
     found += [one for one in taken_back if one["body"]["entry"] in mine]
     found = list({one["entry"]: one for one in reversed(found)}.values())  # bytes that stand twice: the first place
-    proofs: list[TlogProof] = []
+    proofs, certified = list[TlogProof](), set[bytes]()
     for begin in range(0, len(found), BATCH):
         advance(begin, len(found))
         batch = found[begin : begin + BATCH]
         answer = await client.post_json("/v1/audit/proofs", {"entries": [one["entry"] for one in batch]})
+        certified |= set(map(_der, answer["certificates"]))
         given = [proof.parse(one["proof"].encode()) for one in answer["proofs"]]
         proofs += [_checked(one, entry, log) for one, entry in zip(given, batch, strict=True)]
     advance(len(found), len(found))
@@ -115,10 +121,10 @@ async def collect(
         )
         for one, path, entry in zip(proofs, paths, found, strict=True)
     ]
-    return newest, sorted(items, key=lambda item: item.index)
+    return newest, sorted(items, key=lambda item: item.index), certified
 
 
-async def _entries(client: GatewayClient, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+async def _entries(client: Asker, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every entry that the trail finds, page after page."""
     found: list[dict[str, Any]] = []
     after: int | None = -1
@@ -137,11 +143,18 @@ def _checked(found: TlogProof, entry: Mapping[str, Any], log: Verifier) -> TlogP
     return found
 
 
+def _der(text: str) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except ValueError as exc:
+        raise Malformed(Code.CERTIFICATE_INVALID, "the gateway's answer has a certificate that is no Base64") from exc
+
+
 def _size(signed: bytes) -> int:
     return parse_checkpoint(note.parse(signed).text).size
 
 
-async def _paths(client: GatewayClient, origin: str, indices: Sequence[int], size: int) -> list[tuple[bytes, ...]]:
+async def _paths(client: Asker, origin: str, indices: Sequence[int], size: int) -> list[tuple[bytes, ...]]:
     """The entries' paths in the tree of one size, from its tiles."""
     ranges = [tiles.inclusion(index, size) for index in indices]
     wanted = sorted(tiles.tiles_for(one for of_entry in ranges for one in of_entry))

@@ -1,23 +1,30 @@
-"""What many commands ask for in the same words: which department acts, about whom, for what."""
+"""What many commands ask for in the same words: who acts, about whom, for what."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, overload
 
 import typer
 
+from bus import disclosure
 from bus.client import GatewayClient
+from bus.people.client import Asker, PersonClient
 from bus.tlog.note import Algorithm, Verifier
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
 from deploy.home import Home
-from schemas.errors import Code, Malformed, Misuse
+from schemas.errors import Code, Malformed, Misuse, Refused
 
 As = Annotated[str, typer.Option("--as", help="The department that acts: a name of `deptbus org list`.")]
+# Of commands whose routes a person's role may ask (`bus.people.roles`); None is she.
+Caller = Annotated[
+    str | None, typer.Option("--as", help="The department that acts. Without it you do, as `deptbus login` says.")
+]
 Item = Annotated[str, typer.Option("--item", help="A catalogue item, such as business-licence.")]
 Sections = Annotated[list[str], typer.Option("--section", help="A section of the item; may be repeated.")]
 Purpose = Annotated[str, typer.Option("--purpose", help="What for: a purpose of consent/purposes.toml.")]
@@ -66,16 +73,46 @@ def verifier_key(text: str) -> Verifier:
     return verifier
 
 
-@asynccontextmanager
-async def acting(home: Home, department: str) -> AsyncIterator[GatewayClient]:
-    """A department's line to the running stack's gateways."""
-    async with GatewayClient(home.identity(department), home.stack().gateways) as client:
-        yield client
+@overload
+def acting(home: Home, department: str) -> AbstractAsyncContextManager[GatewayClient]: ...
+@overload
+def acting(home: Home, department: str | None) -> AbstractAsyncContextManager[Asker]: ...
+def acting(home: Home, department: str | None) -> AbstractAsyncContextManager[Asker]:
+    """The line to the running stack's gateways: a department's, or that of who has logged in here.
+
+    Raises `Refused` (LOGIN_ENDED) if neither is there.
+    """
+    if department is None:
+        return person(home, session_token(home))
+    return GatewayClient(home.identity(department), home.stack().gateways)
+
+
+def person(home: Home, token: str = "") -> PersonClient:
+    """A person's line; without a token, of who begins to log in."""
+    return PersonClient(home.stack().gateways, home.load_bus().tls_authority, token)
+
+
+def session_file(home: Home) -> Path:
+    """Where the session is kept, for its owner alone."""
+    return home.path / "session.json"
+
+
+def session_token(home: Home) -> str:
+    """The session of who has logged in here. Raises `Refused` (LOGIN_ENDED)."""
+    try:
+        return str(json.loads(session_file(home).read_text("ascii"))["token"])
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise Refused(
+            Code.LOGIN_ENDED, "nobody is logged in here: `deptbus login`, or name the department that acts with --as"
+        ) from exc
 
 
 @asynccontextmanager
-async def trusting(home: Home, department: str) -> AsyncIterator[Trust]:
-    """The certificates as they stand on the bus now."""
+async def trusting(home: Home, department: str | None) -> AsyncIterator[Trust]:
+    """The certificates as they stand on the bus now. A person reads no Kafka: hers begins with the bus CA's alone."""
+    if department is None:
+        yield Trust(_authority(home.bus / "ca" / "ca.pem"))
+        return
     identity = home.identity(department)
     feed = TrustFeed(Trust(identity.authority), identity.cluster(home.stack().kafka), "command")
     try:
@@ -83,3 +120,10 @@ async def trusting(home: Home, department: str) -> AsyncIterator[Trust]:
         yield feed.trust
     finally:
         await feed.stop()
+
+
+def _authority(file: Path) -> bytes:
+    try:
+        return disclosure.der(file.read_bytes())
+    except OSError as exc:
+        raise Misuse(Code.CONFIG_INVALID, f"{file}: cannot be read ({exc.strerror}): it certifies the bus") from exc

@@ -8,16 +8,15 @@ import json as codec
 import sys
 import webbrowser
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import parse_qsl, urlsplit
 
 import typer
 
-from bus.client import Line, bearer, json_of
 from bus.people.roles import Role
 from bus.pki import write_private
 from deploy.accounts.store import Store
-from deploy.commands.options import As, acting
+from deploy.commands.options import As, Caller, acting, person, session_file, session_token
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, facts, out, table
 from deploy.stack.accounts import FIRST, registration_file, store_file
@@ -63,35 +62,31 @@ def register(app: typer.Typer) -> None:
             made = await client.post_json("/v1/people", body)
         emit(made, as_json=json, human=lambda: facts("Appointed", made))
 
-    async def act(home: Path | None, department: str, what: str, person: str, reason: str, json: bool) -> None:
+    async def act(home: Path | None, department: str | None, what: str, who: str, reason: str, json: bool) -> None:
         async with acting(Home.find(home), department) as client:
-            made = await client.post_json(f"/v1/people:{what}", {"id": person, "reason": reason})
+            made = await client.post_json(f"/v1/people:{what}", {"id": who, "reason": reason})
         emit(made, as_json=json, human=lambda: facts(what, made))
 
     @command(people)
     async def suspend(
-        person: Person, department: As, reason: Reason, home: HomeOption = None, json: Json = False
+        who: Person, reason: Reason, department: Caller = None, home: HomeOption = None, json: Json = False
     ) -> None:
         """Suspend a person: her sessions end at once."""
-        await act(home, department, "suspend", person, reason, json)
+        await act(home, department, "suspend", who, reason, json)
 
     @command(people)
-    async def resume(
-        person: Person, department: As, reason: Reason, home: HomeOption = None, json: Json = False
-    ) -> None:
-        """Let a person log in again."""
-        await act(home, department, "resume", person, reason, json)
+    async def resume(who: Person, department: As, reason: Reason, home: HomeOption = None, json: Json = False) -> None:
+        """Let a person log in again, by her department's key."""
+        await act(home, department, "resume", who, reason, json)
 
     @command(people)
-    async def dismiss(
-        person: Person, department: As, reason: Reason, home: HomeOption = None, json: Json = False
-    ) -> None:
-        """Dismiss a person."""
-        await act(home, department, "dismiss", person, reason, json)
+    async def dismiss(who: Person, department: As, reason: Reason, home: HomeOption = None, json: Json = False) -> None:
+        """Dismiss a person, by her department's key."""
+        await act(home, department, "dismiss", who, reason, json)
 
     @command(people, name="list")
-    async def list_(department: As, home: HomeOption = None, json: Json = False) -> None:
-        """The department's people."""
+    async def list_(department: Caller = None, home: HomeOption = None, json: Json = False) -> None:
+        """The department's people; to who runs the bus, in her session, everybody's."""
         async with acting(Home.find(home), department) as client:
             found = await client.post_json("/v1/people:list", {})
         rows = [[one[name] for name in ("name", "role", "state", "changed_at", "id")] for one in found]
@@ -107,7 +102,8 @@ def _register_sessions(app: typer.Typer) -> None:
         server = await asyncio.start_server(lambda r, w: _came_back(r, w, answer), "127.0.0.1", 0, limit=MAX_LINE)
         async with server:
             port = server.sockets[0].getsockname()[1]
-            begun = await _ask(where, "POST", "/people/logins", {"redirect_uri": f"http://127.0.0.1:{port}/"})
+            async with person(where) as client:
+                begun = await client.post_json("/people/logins", {"redirect_uri": f"http://127.0.0.1:{port}/"})
             err.print("Log in here:", begun["url"], markup=False, soft_wrap=True)
             if sys.stdout.isatty():
                 await asyncio.to_thread(webbrowser.open, begun["url"])
@@ -115,26 +111,28 @@ def _register_sessions(app: typer.Typer) -> None:
                 said = await asyncio.wait_for(answer, LOGIN_SECONDS)
             except TimeoutError as exc:
                 raise Refused(Code.LOGIN_STATE, "nobody came back from the provider in ten minutes") from exc
-        session = await _ask(where, "POST", "/people/sessions", {"handle": begun["handle"], **said})
-        write_private(_session(where), codec.dumps({"token": session.pop("token")}).encode())
+        async with person(where) as client:
+            session = await client.post_json("/people/sessions", {"handle": begun["handle"], **said})
+        write_private(session_file(where), codec.dumps({"token": session.pop("token")}).encode())
         emit(session, as_json=json, human=lambda: facts("You are logged in", session))
 
     @command(app)
     async def whoami(home: HomeOption = None, json: Json = False) -> None:
         """Say who is logged in."""
         where = Home.find(home)
-        session = await _ask(where, "GET", "/people/me", token=_token(where))
+        async with person(where, session_token(where)) as client:
+            session = await client.get_json("/people/me")
         emit(session, as_json=json, human=lambda: facts("You are", session))
 
     @command(app)
     async def logout(home: HomeOption = None, json: Json = False) -> None:
         """End the session, on every gateway."""
         where = Home.find(home)
-        token = _token(where)
         try:
-            said = await _ask(where, "POST", "/people/logout", token=token)
+            async with person(where, session_token(where)) as client:
+                said = await client.post_json("/people/logout", {})
         finally:
-            _session(where).unlink(missing_ok=True)
+            session_file(where).unlink(missing_ok=True)
         emit(said, as_json=json, human=lambda: err.print("You are logged out."))
 
 
@@ -207,24 +205,6 @@ def _show(name: str, password: str, stdin: bool) -> None:
 
 def _accounts(home: Home) -> contextlib.closing[Store]:
     return contextlib.closing(Store(store_file(home.path)))
-
-
-def _session(home: Home) -> Path:
-    return home.path / "session.json"
-
-
-def _token(home: Home) -> str:
-    try:
-        return str(codec.loads(_session(home).read_text("ascii"))["token"])
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise Refused(Code.LOGIN_ENDED, "nobody is logged in here: `deptbus login`") from exc
-
-
-async def _ask(home: Home, method: str, path: str, body: Any = None, token: str = "") -> Any:
-    """A gateway's answer to a person. Raises what it refuses with."""
-    data = b"" if body is None else codec.dumps(body).encode()
-    async with Line(home.stack().gateways, home.load_bus().tls_authority) as line:
-        return json_of(await line.ask(method, path, data, lambda _: bearer(token)))
 
 
 async def _came_back(

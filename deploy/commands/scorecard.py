@@ -10,7 +10,7 @@ import typer
 
 from bus.gateway.scorecards import DAYS, MOST_DAYS
 from deploy.commands.filters import Investigation, Reader, reader_of
-from deploy.commands.options import As, acting
+from deploy.commands.options import Caller, acting
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, out, table
 from schemas.catalogue import Catalogue
@@ -36,7 +36,7 @@ def register_scorecard(audit: typer.Typer) -> None:
 
     @command(audit)
     async def scorecard(
-        department: As,
+        department: Caller = None,
         whose: Annotated[
             str | None, typer.Option("--department", help="Another's, for auditors: a name or a credit code.")
         ] = None,

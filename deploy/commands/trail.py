@@ -15,12 +15,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
 from bus import tables
-from bus.client import GatewayClient
+from bus.people.client import Asker
 from bus.terms import LISTED, asked
 from consent.law import GROUNDS
 from consent.purposes import PURPOSES
 from deploy.commands.filters import body_of, described, filtered, reader_of
-from deploy.commands.options import As, acting
+from deploy.commands.options import Caller, acting
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, out, table
 from schemas.errors import Code, Misuse
@@ -58,7 +58,7 @@ def register_trail(audit: typer.Typer) -> None:
     @command(audit)
     @filtered
     async def query(
-        department: As,
+        department: Caller = None,
         format_: Annotated[Format, typer.Option("--format", help="xlsx and csv have Chinese headings.")] = Format.TABLE,
         file: Annotated[
             Path | None, typer.Option("--out", help="The file to write; csv and jsonl else go out.")
@@ -97,7 +97,7 @@ def register_trail(audit: typer.Typer) -> None:
     @command(audit)
     @filtered
     async def counts(
-        department: As,
+        department: Caller = None,
         by: Annotated[str | None, typer.Option("--by", help=f"A day and each {', '.join(sorted(LISTED))}.")] = None,
         home: HomeOption = None,
         json: Json = False,
@@ -115,7 +115,7 @@ def register_trail(audit: typer.Typer) -> None:
     @command(audit)
     async def story(
         record: Annotated[str, typer.Argument(help="The record's leaf hash, 64 hex digits.")],
-        department: As,
+        department: Caller = None,
         reader: Annotated[str | None, typer.Option("--reader", help="Who of the auditor's reads: your own id.")] = None,
         investigation: Annotated[str | None, typer.Option("--investigation", help="What you read for.")] = None,
         home: HomeOption = None,
@@ -130,7 +130,7 @@ def register_trail(audit: typer.Typer) -> None:
 
 
 async def _pages(
-    client: GatewayClient, body: Mapping[str, Any], everything: bool, *, quiet: bool
+    client: Asker, body: Mapping[str, Any], everything: bool, *, quiet: bool
 ) -> AsyncIterator[dict[str, Any]]:
     """Pages, all as true as the first one: what came later is left out."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())

@@ -11,7 +11,7 @@ import typer
 
 from adapters import tracker as data_tracker
 from deploy.commands.filters import Investigation, reader_of, time_of
-from deploy.commands.options import As, Subject, acting, subject
+from deploy.commands.options import As, Caller, Subject, acting, subject
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, table
 from deploy.probes import Served, serve
@@ -27,8 +27,8 @@ def register_usages(audit: typer.Typer) -> None:
 
     @command(audit, name="subject")
     async def subject_(
-        department: As,
         about: Subject,
+        department: Caller = None,
         since: Annotated[str | None, typer.Option("--since", help="A day, or a time with its offset.")] = None,
         until: Annotated[str | None, typer.Option("--until", help="The same, exclusive.")] = None,
         after: Annotated[int, typer.Option("--after", help="Go on behind a page: its `next`.")] = -1,

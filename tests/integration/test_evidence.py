@@ -88,7 +88,7 @@ async def test_a_case_becomes_an_archive_that_anybody_checks(
     monkeypatch.setattr(command, "BATCH", 3)
     async with GatewayClient(auditor, world.place.gateways) as client:
         # Between two batches of proofs the log grows by her own reading: both end under one checkpoint.
-        signed, items = await command.collect(
+        signed, items, _ = await command.collect(
             client, log, case, lambda done, of: time.sleep(done and PUBLISHED_SECONDS)
         )
         assert [item.index for item in items] == sorted(one.index for one in proofs)

@@ -313,10 +313,12 @@ async def test_a_role_asks_what_its_row_says_and_nothing_else(door: Door) -> Non
                 elif code_of(answer) != Code.ROLE_FORBIDDEN:
                     passed.add(path)
             assert passed == ROUTES[who.role]
-    nobody = ("/v1/keys", "/v1/licences", "/v1/records", "/v1/consents", "/v1/mandates", "/v1/sets", "/v1/subjects")
-    granting = ("/v1/people", "/v1/people:resume", "/v1/people:dismiss", "/v1/departments:resume", "/v1/audit/tokens")
+    nobody = ("/v1/keys", "/v1/licences", "/v1/records", "/v1/consents", "/v1/mandates", "/v1/sets")
+    granting = ("/v1/people", "/v1/people:resume", "/v1/people:dismiss", "/v1/departments:resume")
+    auditors = ("/v1/audit/tokens", "/v1/subjects/usages:query")
     for role in Role:
         assert not [path for path in ROUTES[role] if path.startswith(nobody) or path in granting]
+        assert role is Role.AUDITOR or not ROUTES[role] & {*auditors}
     assert not [
         path for path in ROUTES[Role.OPERATOR] if not path.startswith(("/v1/people:", "/v1/departments:", "/v1/op"))
     ]
@@ -345,6 +347,31 @@ async def test_an_auditor_reads_as_herself(door: Door) -> None:
     third = await door.token(await door.person(office, Role.AUDITOR))
     confirmed = await door.ask(third, "/v1/audit/embargoes:confirm", {"id": proposed["id"]})
     assert confirmed.json()["confirmed_at"] is not None
+
+
+async def test_an_auditors_token_for_the_logs_files_ends_with_her_session(door: Door) -> None:
+    """Ended, suspended, idle: it was hers while she was there. A fetch is a use of the session."""
+    office = await door.world.join(auditor=True)
+    anne = await door.person(office, Role.AUDITOR)
+    bundle = f"/log/{door.world.place.bus.region}/tile/entries/000.p/1"
+    aged = "UPDATE person_session SET seen_at = seen_at - $2::interval WHERE token = $1"
+
+    async def token_of(session: str) -> str:
+        return str((await door.ask(session, "/v1/audit/tokens", {})).json()["token"])
+
+    ended, idle, used = [await door.token(anne) for _ in range(3)]
+    tokens = [await token_of(one) for one in (ended, idle, used)]
+    refused(await door.ask(ended, bundle), Code.REQUEST_EXPIRED)  # the session's own is none
+    await door.world.db.execute(aged, sha256(idle.encode()).digest(), timedelta(minutes=15))
+    for _ in range(2):
+        await door.world.db.execute(aged, sha256(used.encode()).digest(), timedelta(minutes=14))
+        assert (await door.ask(tokens[2], bundle)).status_code == 200
+    assert (await door.ask(tokens[0], bundle)).status_code == 200
+    assert (await door.ask(ended, "/people/logout", {})).status_code == 200
+    for one in tokens[:2]:
+        refused(await door.ask(one, bundle), Code.REQUEST_EXPIRED)
+    await door.signed(office, "/v1/people:suspend", {"id": anne.id, "reason": "left her badge"})
+    refused(await door.ask(tokens[2], bundle), Code.REQUEST_EXPIRED)
 
 
 async def test_an_officer_finds_her_departments_entries_alone(door: Door) -> None:
