@@ -10,7 +10,8 @@ makes its row worthless wherever it is copied; no other session's is touched, so
 them.
 
 A file is overwritten before it is unlinked, which a journal or an SSD may undo. What destroys a key for good is the
-loss of what wraps it: `deptbus keys rotate master` makes every older copy of this folder worthless.
+loss of what wraps it: after `deptbus keys rotate master` nothing that is left opens an older copy of this folder, but
+for the passphrases of officers, who are appointed anew for that.
 
 Gateways of one owner share the folder. Whoever writes holds its lock; the others notice within a second (`refresh`).
 """
@@ -19,7 +20,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping
@@ -34,7 +34,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bus import hpke
-from bus.gateway.master import Master, Provider, alone
+from bus.gateway.master import Master, Provider, alone, destroy, replaced
 from bus.pki import Signer, stamp, write_private
 from bus.punctured import Tree
 from bus.renewal import follow
@@ -183,7 +183,7 @@ class Keyring:
         """Nothing that was sealed to it opens again."""
         self._kem.pop(key_id, None)
         with self._lock():
-            _destroy(self._kem_file(key_id))
+            destroy(self._kem_file(key_id))
 
     # Sessions' roots
 
@@ -228,7 +228,7 @@ class Keyring:
         """Once nothing that is needed is wrapped under it. A backup of before has nothing of that day any more."""
         with self._lock():
             self._wrap.pop(name, None)
-            _destroy(self._wrap_file(name))
+            destroy(self._wrap_file(name))
 
     # Erasure
 
@@ -248,14 +248,14 @@ class Keyring:
         with self._lock():
             before = self._folder / _left_name(session, issuer)
             value = [{"section": section, "nodes": _nodes(tree)} for section, tree in sections.items()]
-            with _replaced(before):
+            with replaced(before):
                 self._store(_left_name(session, issuer), _LEFT.encode(value))
             tree = self._tree(name)
             if tree is None:
                 raise Misuse(Code.STATE_INVALID, f"the wrapping key {name} is of before there were trees: rotate it")
             less = tree.without(_point(session, issuer))
             if less is not tree:
-                with _replaced(self._wrap_file(name)):
+                with replaced(self._wrap_file(name)):
                     self._store_tree(name, less)
 
     # The master key
@@ -284,7 +284,7 @@ class Keyring:
             stored += sorted((self._folder / part).glob("*.key"))
         for path in stored:
             name = path.relative_to(self._folder).as_posix()
-            with self._lock(), suppress(FileNotFoundError), _replaced(path):
+            with self._lock(), suppress(FileNotFoundError), replaced(path):
                 self._store(name, self._stored(name))
 
     def adopt(self) -> None:
@@ -293,7 +293,7 @@ class Keyring:
             for path in [*sorted(self._folder.glob("*/*.key")), self._folder / "pseudonym.key"]:
                 if path.exists() and path.stat().st_size in (_KEY_BYTES, hpke.PRIVATE_BYTES):
                     name, raw = path.relative_to(self._folder).as_posix(), path.read_bytes()
-                    with _replaced(path):
+                    with replaced(path):
                         self._store(name, raw)
 
     def status(self) -> dict[str, Any]:
@@ -401,35 +401,3 @@ def _nodes(tree: Tree) -> list[dict[str, Any]]:
 
 def _tree(bits: int, nodes: list[dict[str, Any]]) -> Tree:
     return Tree(bits, {(one["depth"], int.from_bytes(one["index"])): one["node"] for one in nodes})
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[None]:
-    """Overwrites what the file was before, once another has its name."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY)
-    except FileNotFoundError:
-        yield
-        return
-    try:
-        yield
-        if path.stat().st_ino != os.fstat(descriptor).st_ino:
-            _blank(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _destroy(path: Path) -> None:
-    """Overwritten and unlinked: best effort, see above."""
-    with suppress(FileNotFoundError):
-        descriptor = os.open(path, os.O_WRONLY)
-        try:
-            _blank(descriptor)
-        finally:
-            os.close(descriptor)
-        path.unlink()
-
-
-def _blank(descriptor: int) -> None:
-    os.pwrite(descriptor, bytes(os.fstat(descriptor).st_size), 0)
-    os.fsync(descriptor)

@@ -14,9 +14,10 @@ gateway is locked by it, and `back` the old one under the new: a crash in the mi
 from __future__ import annotations
 
 import json
+import os
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Protocol
@@ -58,10 +59,7 @@ class Provider(Protocol):
 
 
 class Passphrase:
-    """A passphrase, stretched with scrypt (RFC 7914). With `file`, gateways read it there at their start.
-
-    That file is as good as the key to who reads it: it belongs in another folder than the keys, out of their backups.
-    """
+    """A passphrase, stretched with scrypt (RFC 7914). `file` is where gateways read it at their start, if they do."""
 
     def __init__(self, text: str, *, file: str = "", salt: bytes = b"", cost: int = COST) -> None:
         self._text, self._file, self._cost = text, file, cost
@@ -83,6 +81,42 @@ class Passphrase:
     def unwrap(self, wrapped: bytes) -> bytes:
         """Raises `Refused` (KEYS_UNOPENABLE): another passphrase."""
         return _decrypt(self._key, wrapped, b"passphrase", "the passphrase is not the one of this master key")
+
+
+class PassphraseFile(Passphrase):
+    """A passphrase that no person knows, in a file. Each generation has another one, and the one before is destroyed:
+    a copy of the keys' folder, in which is everything but the passphrase, is worthless from then on.
+
+    While a rotation is under way the file has a line for each, the newest first: a crash loses none that is needed, and
+    the next rotation destroys what it left. The file is as good as the key to who reads it: it belongs in another
+    folder than the keys, out of their backups.
+    """
+
+    def __init__(self, path: Path, *, file: str, cost: int, salt: bytes = b"") -> None:
+        """Raises `Misuse` (CONFIG_INVALID)."""
+        self._path, self._texts = path, _lines(path)
+        super().__init__(self._texts[0], file=file, salt=salt, cost=cost)
+
+    def renewed(self) -> PassphraseFile:
+        """Another passphrase, and those of before behind it."""
+        write_private(self._path, "\n".join([secrets.token_urlsafe(KEY_BYTES), *self._texts]).encode())
+        return PassphraseFile(self._path, file=self._file, cost=self._cost)
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        """With whichever it was wrapped under. Raises `Refused` (KEYS_UNOPENABLE)."""
+        for text in self._texts[1:]:
+            with suppress(Refused):
+                return Passphrase(text, salt=self._salt, cost=self._cost).unwrap(wrapped)
+        return super().unwrap(wrapped)
+
+    def destroy(self) -> None:
+        """Those that were in the file when this was read: what came since stays."""
+        left = [text for text in _lines(self._path) if text not in self._texts]
+        if left:
+            with replaced(self._path):
+                write_private(self._path, "\n".join(left).encode())
+        else:
+            destroy(self._path)
 
 
 class Officers:
@@ -125,7 +159,7 @@ class Officers:
         return cls(_decrypt(key, bytes.fromhex(pair["wrapped"]), f"{a}\n{b}".encode(), refusal), dict(about))
 
     def renewed(self) -> Officers:
-        """The same officers: whoever of them is gone is replaced by appointing three anew."""
+        """The same officers, whose passphrases open copies of before, too: against that, three are appointed anew."""
         return self
 
     def about(self) -> dict[str, Any]:
@@ -271,7 +305,9 @@ class Master:
             return self._keys[generation]
         except KeyError:
             raise Unavailable(
-                Code.KEYS_LOCKED, "the gateway's keys are locked: two officers unlock them with `deptbus keys unlock`"
+                Code.KEYS_LOCKED,
+                "the gateway's keys are locked: two officers unlock them, for gateways with `deptbus keys unlock`, for "
+                "a command with its --officer",
             ) from None
 
     def _await_officers(self, generation: int) -> None:
@@ -312,13 +348,49 @@ def alone(folder: Path, about: Mapping[str, Any]) -> Provider | None:
 
             return Token.named(about)
         case "passphrase" if about["file"]:
-            file = folder / about["file"]
-            try:
-                text = file.read_text("utf-8").strip()
-            except OSError as exc:
-                raise Misuse(Code.CONFIG_INVALID, f"{file}: the master key's passphrase cannot be read") from exc
-            return Passphrase(text, file=about["file"], salt=bytes.fromhex(about["salt"]), cost=about["cost"])
+            file, salt = about["file"], bytes.fromhex(about["salt"])
+            return PassphraseFile(folder / file, file=file, salt=salt, cost=about["cost"])
     return None
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[None]:
+    """Overwrites what the file was before, once another has its name: best effort, as journals and SSDs undo it."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY)
+    except FileNotFoundError:
+        yield
+        return
+    try:
+        yield
+        if path.stat().st_ino != os.fstat(descriptor).st_ino:
+            _blank(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def destroy(path: Path) -> None:
+    """Overwritten and unlinked, if it is there: best effort, as above."""
+    with suppress(FileNotFoundError):
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            _blank(descriptor)
+        finally:
+            os.close(descriptor)
+        path.unlink()
+
+
+def _blank(descriptor: int) -> None:
+    os.pwrite(descriptor, bytes(os.fstat(descriptor).st_size), 0)
+    os.fsync(descriptor)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, ValueError) as exc:
+        raise Misuse(Code.CONFIG_INVALID, f"{path}: the master key's passphrase cannot be read") from exc
+    return [line.strip() for line in lines if line.strip()] or [""]
 
 
 def _of_pair(first: bytes, second: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
@@ -13,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus import hpke
-from bus.gateway.keyring import Keyring, Lives
-from bus.gateway.master import Master, Officers, Passphrase
+from bus.gateway.keyring import Keyring, Lives, open_keyring
+from bus.gateway.master import Master, Officers, Passphrase, PassphraseFile, alone
 from bus.pki import CertificateAuthority, Role, Signer
 from bus.punctured import Tree
 from bus.sealing import LEAF_BITS, LeafKeys
@@ -140,6 +141,68 @@ def test_the_master_key_is_replaced_under_a_running_gateway(keyring: Keyring, pr
         path.write_bytes(data)
     with pytest.raises(DeptbusError):
         _ = another(keyring, _provider_of(keyring)).pseudonym_root
+
+
+@pytest.fixture
+def filed(tmp_path: Path, signer: Signer) -> Keyring:
+    """Keys under a passphrase in a file, as those of the local stack."""
+    folder, file = tmp_path / "bus" / "gateway", tmp_path / "unlock" / "one.passphrase"
+    folder.mkdir(parents=True)
+    file.parent.mkdir()
+    file.write_text("made by a machine")
+    Master.create(folder, Passphrase("made by a machine", file="../../unlock/one.passphrase", cost=2))
+    keyring = open_keyring(folder, signer)
+    assert len(keyring.pseudonym_root) == 32
+    return keyring
+
+
+def test_a_copy_of_the_keys_of_before_a_rotation_is_opened_by_nothing_that_is_left(filed: Keyring) -> None:
+    """Not even with the passphrase's file as it is then: the copy has its own `master.json`."""
+    root, copy = filed.pseudonym_root, filed.folder.parent / "copy"
+    shutil.copytree(filed.folder, copy)
+    assert open_keyring(copy, filed.signer).pseudonym_root == root
+    before = alone(filed.folder, filed.master.about["provider"])
+    filed.rotate_master(filed.master.same_again())
+    for folder in (copy, filed.folder):  # a gateway that starts meanwhile opens either
+        assert open_keyring(folder, filed.signer).pseudonym_root == root
+    filed.master.end_rotation()
+    assert isinstance(before, PassphraseFile)
+    before.destroy()
+    assert open_keyring(filed.folder, filed.signer).pseudonym_root == root
+    with pytest.raises(Refused) as caught:
+        open_keyring(copy, filed.signer)
+    assert caught.value.code is Code.KEYS_UNOPENABLE
+
+
+@pytest.mark.parametrize("died", ["a new passphrase", "a new generation", "the end"])
+def test_a_rotation_that_died_leaves_no_passphrase_to_the_one_after_it(filed: Keyring, died: str) -> None:
+    """Wherever it died: everything opens, and the next rotation destroys what was left."""
+    root = filed.pseudonym_root
+    file = filed.folder.parents[1] / "unlock" / "one.passphrase"
+    renewed = filed.master.same_again()
+    if died != "a new passphrase":
+        filed.rotate_master(renewed)
+    if died == "the end":
+        filed.master.end_rotation()
+    assert len(file.read_text().splitlines()) == 2
+    again = open_keyring(filed.folder, filed.signer)
+    assert again.pseudonym_root == root
+    before = alone(filed.folder, again.master.about["provider"])
+    again.rotate_master(again.master.same_again())
+    again.master.end_rotation()
+    assert isinstance(before, PassphraseFile)
+    before.destroy()
+    assert len(file.read_text().splitlines()) == 1
+    assert open_keyring(filed.folder, filed.signer).pseudonym_root == root
+
+
+def test_a_passphrase_is_destroyed_when_others_keep_the_key(filed: Keyring) -> None:
+    before = alone(filed.folder, filed.master.about["provider"])
+    filed.rotate_master(Officers.appoint(PASSPHRASES, cost=2))
+    filed.master.end_rotation()
+    assert isinstance(before, PassphraseFile)
+    before.destroy()
+    assert not list((filed.folder.parents[1] / "unlock").iterdir())
 
 
 def test_a_rotation_that_died_in_the_middle_loses_nothing(keyring: Keyring, provider: Passphrase) -> None:
