@@ -163,7 +163,10 @@ async def prepare(folder: Path, kafka: Cluster, dsn: str) -> Bus:
     await db.migrate(dsn)
     await _open(folder, kafka, dsn)
     values = [certificate_value(bus.signer(process).der) for process in ("gateway", "recorder")]
-    await publish_certificates(kafka, [*values, bus.keyring().renew_kem(datetime.now(UTC))])
+    keyring = bus.keyring()
+    if not keyring.master.locked:  # else a gateway does it, once officers have unlocked it
+        values.append(keyring.renew_kem(datetime.now(UTC)))
+    await publish_certificates(kafka, values)
     connection = await db.connect(dsn)
     try:
         signer = bus.signer("gateway")
@@ -256,16 +259,18 @@ async def add_org(
     receives: Sequence[str],
     auditor: bool = False,
     portal: bool = False,
+    keyring: Keyring | None = None,
 ) -> Identity:
     """A department joins: keys, certificates, KemKey, pseudonym keys. `issues` are (item, region prefix), by law.
 
-    Called again for the same name it keeps the keys and adds items. Raises `Misuse` if the name stands for another
-    code.
+    Called again for the same name it keeps the keys and adds items. `keyring` is the bus's, where officers had to
+    unlock it: pseudonym keys are derived from it. Raises `Misuse` if the name stands for another code, `Unavailable`
+    (KEYS_LOCKED) before anything is done.
     """
     parse_uscc(uscc)
     known = Catalogue.load()
     items = sorted({known.item(item).name for item in (*receives, *(item for item, _ in issues))})
-    root = bus.keyring().pseudonym_root
+    root = (keyring or bus.keyring()).pseudonym_root if items else b""
     keys = {item: {GENERATION: pseudonyms.item_key(root, item, GENERATION)} for item in items}
     login = None if kafka.login is None else await _log_in(kafka, uscc, Login.load(folder))
     if (folder / "org.json").exists():

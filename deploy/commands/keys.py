@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
     @command(keys)
     def status(home: HomeOption = None, json: Json = False) -> None:
         """Show who keeps the master key, and which keys there are."""
-        document = _open(Home.find(home)).status()
+        document = opened(Home.find(home)).status()
         emit(document, as_json=json, human=lambda: facts("Keys", document))
 
     @command(keys)
@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Give the master key to three officers, of whom any two unlock gateways from now on. Makes a new one.
 
-        A passphrase's file that kept it before opens nothing any more: remove it.
+        A passphrase's file that kept it before is destroyed, and with it what older copies of the keys are good for.
         """
         keyring = _unlocked(Home.find(home), officer)
         said = _ask(names)
@@ -85,7 +85,8 @@ def register(app: typer.Typer) -> None:
         """Replace a key at once; running gateways go on. `kem`: new sessions are sealed to another one.
 
         `wrapping`: a day's sessions are wrapped anew; backups of the database from before are worthless for that day.
-        `master`: every key is wrapped anew; copies of the keys' folder from before are worthless.
+        `master`: every key is wrapped anew; copies of the keys' folder from before are worthless, but for officers with
+        the passphrases of then: `deptbus keys officers` appoints them anew.
         """
         keyring = _unlocked(Home.find(home), officer)
         match what:
@@ -111,26 +112,32 @@ def register(app: typer.Typer) -> None:
         emit(document, as_json=json, human=lambda: err.print(f"{waiting} gateways get the master key within a second"))
 
 
-def _open(home: Home) -> Keyring:
+def opened(home: Home, officer: Sequence[str] | None = None) -> Keyring:
+    """The bus's keys. Locked, where officers keep the master key and none are named.
+
+    Raises `Refused` (KEYS_UNOPENABLE), `Misuse` (CONFIG_INVALID).
+    """
     bus = home.load_bus()
-    return open_keyring(bus.folder / "gateway", bus.signer("gateway"))
-
-
-def _unlocked(home: Home, officer: Sequence[str] | None) -> Keyring:
-    """Raises `Unavailable` (KEYS_LOCKED), `Refused` (KEYS_UNOPENABLE)."""
-    keyring = _open(home)
+    keyring = open_keyring(bus.folder / "gateway", bus.signer("gateway"))
     if officer:
         about = keyring.master.about["provider"]
         if about["kind"] != "officers":
             raise Misuse(Code.CONFIG_INVALID, "no officers keep this master key")
         said = dict(zip(officer, _ask(officer), strict=True))
         keyring.master.unlock(Officers.unlock(about, said))
+    return keyring
+
+
+def _unlocked(home: Home, officer: Sequence[str] | None) -> Keyring:
+    """Raises `Unavailable` (KEYS_LOCKED), and as `opened`."""
+    keyring = opened(home, officer)
     keyring.check()
     return keyring
 
 
 def _rotate(keyring: Keyring, provider: Provider | None) -> None:
-    """To the next generation, kept by `provider`, or as before. A token's key of before is destroyed in the token."""
+    """To the next generation, kept by `provider`, or as before. What kept the one before is destroyed: in a token, in
+    a passphrase's file."""
     about = keyring.master.about["provider"]
     before = alone(keyring.folder, about)
     keyring.rotate_master(provider or keyring.master.same_again())

@@ -9,6 +9,7 @@ import typer
 from bus import db
 from bus.gateway import control
 from deploy import bootstrap
+from deploy.commands.keys import Officer, opened
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, table
 from schemas.errors import Code, Misuse
@@ -35,6 +36,7 @@ def register(app: typer.Typer) -> None:
         portal: Annotated[
             bool, typer.Option("--portal", help="Persons and firms ask through it who has opened their data.")
         ] = False,
+        officer: Officer = None,
         home: HomeOption = None,
         json: Json = False,
     ) -> None:
@@ -54,6 +56,7 @@ def register(app: typer.Typer) -> None:
             receives=receives or (),
             auditor=auditor,
             portal=portal,
+            keyring=opened(where, officer),
         )
         document = {
             "name": identity.name,
