@@ -1,2 +1,2 @@
--- Whose session a token of the log's files was given in (`person_session.token`): it ends with that. Null: a department's.
+-- A person's token of the log's files ends with the session that it was given in (`person_session.token`).
 ALTER TABLE audit_token ADD session bytea;

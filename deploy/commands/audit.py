@@ -10,7 +10,7 @@ from bus.supervision import Rules
 from deploy.commands.auditlog import register_log
 from deploy.commands.embargo import register_embargo
 from deploy.commands.evidence import register_evidence
-from deploy.commands.options import Caller, acting
+from deploy.commands.options import Caller, asking
 from deploy.commands.scorecard import register_scorecard
 from deploy.commands.trail import register_trail
 from deploy.commands.usages import register_usages
@@ -55,7 +55,7 @@ def register(app: typer.Typer) -> None:
             "after": after,
             "limit": limit,
         }
-        async with acting(where, department) as client:
+        async with asking(where, department) as client:
             page = await client.post_json("/v1/audit/findings:list", body)
         names, titles = where.names(), {one.id: one.zh for one in Rules.load().rules}
         rows = [

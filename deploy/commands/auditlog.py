@@ -23,7 +23,7 @@ from bus.tlog import policy, proof, verify
 from bus.tlog.note import NoteSigner
 from bus.tlog.verify import Advance
 from deploy.bootstrap import Bus
-from deploy.commands.options import Caller, acting, log_key, verifier_key
+from deploy.commands.options import Caller, asking, log_key, verifier_key
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, facts
 from schemas.errors import Code, Misuse, Refused, Unavailable
@@ -52,7 +52,7 @@ def register_log(audit: typer.Typer) -> None:
         """
         where = Home.find(home)
         log = log_key(where, key)
-        async with acting(where, department) as client:
+        async with asking(where, department) as client:
             with _progress("bundles", json) as advance:
                 try:
                     done = await logexport.export(folder, _Gateways(client, log.name), log, advance)
@@ -118,7 +118,7 @@ def register_log(audit: typer.Typer) -> None:
         leaf = _leaf_hash(entry)
         if leaf is None:
             raise Misuse(Code.REQUEST_MALFORMED, "ENTRY is a leaf hash: 64 hex digits")
-        async with acting(where, department) as client:
+        async with asking(where, department) as client:
             data = await client.proof(leaf)
         at = verify.verify_proof(data, log, leaf)
         found = proof.parse(data)

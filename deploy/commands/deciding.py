@@ -18,7 +18,7 @@ from consent.diff import GROUNDS, PURPOSES, diff
 from consent.model import Basis
 from consent.ruleset import RuleSet
 from deploy.commands.filters import Investigation, Reader, reader_of, time_of
-from deploy.commands.options import As, Caller, Purpose, Sections, acting, subject
+from deploy.commands.options import As, Caller, Purpose, Sections, acting, asking, subject
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, out, table
 from deploy.yamlfile import read_yaml
@@ -54,7 +54,7 @@ def register(policy: typer.Typer) -> None:
     """Adds the commands to `deptbus policy`."""
 
     @command(policy)
-    @_asking
+    @_with_question
     async def explain(
         section: Sections,
         purpose: Purpose,
@@ -65,12 +65,12 @@ def register(policy: typer.Typer) -> None:
     ) -> None:
         """Say why keys would be given or refused now: what decides, or which rule is not kept. Nothing is opened."""
         where = Home.find(home)
-        async with acting(where, department) as client:
+        async with asking(where, department) as client:
             answer = await client.post_json("/v1/policy:explain", _question(where, section, purpose, given))
         emit(answer, as_json=json, human=lambda: _explained("Why", answer["sections"]))
 
     @command(policy)
-    @_asking
+    @_with_question
     async def simulate(
         department: As,
         section: Sections,
@@ -130,7 +130,7 @@ def register(policy: typer.Typer) -> None:
         body = {"since": time_of("from", since).isoformat(), "until": time_of("to", until).isoformat()}
         answer: dict[str, Any] = {"decided": 0, "voided": 0, "differences": []}
         after: int | None = -1
-        async with acting(where, department) as client:
+        async with asking(where, department) as client:
             while after is not None:
                 asked = body | {"after": after} | reader_of(reader, investigation)
                 page = await client.post_json("/v1/policy:replay", asked)
@@ -141,7 +141,7 @@ def register(policy: typer.Typer) -> None:
         raise typer.Exit(1 if answer["differences"] else 0)
 
 
-def _asking(function: Callable[..., Any]) -> Callable[..., Any]:
+def _with_question(function: Callable[..., Any]) -> Callable[..., Any]:
     """A command whose `**given` are a question's options."""
     signature = inspect.signature(function, eval_str=True)
     own = [one for one in signature.parameters.values() if one.kind is not Parameter.VAR_KEYWORD]

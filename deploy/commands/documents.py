@@ -10,7 +10,7 @@ from rich.text import Text
 
 from consent.deadlines import Standing
 from consent.lifecycle import Act
-from deploy.commands.options import acting
+from deploy.commands.options import asking
 from deploy.home import Home
 from deploy.output import emit, facts, table
 
@@ -23,7 +23,7 @@ async def ask(
     where: Home, department: str | None, path: str, body: Mapping[str, Any], title: str, *, as_json: bool
 ) -> None:
     """Posts a request whose answer is one document, and shows it."""
-    async with acting(where, department) as client:
+    async with asking(where, department) as client:
         answer = await client.post_json(path, dict(body))
     emit(answer, as_json=as_json, human=lambda: show(title, answer))
 
@@ -33,7 +33,7 @@ async def act(
 ) -> None:
     """Does acts to a document, one after the other, and shows it after the last. What was done stays done."""
     answer: Any = None
-    async with acting(where, department) as client:
+    async with asking(where, department) as client:
         for one in acts:
             body = {"id": identifier, "act": one.value, "reason": reason}
             answer = await client.post_json(f"/v1/{kind}s:act", body)
@@ -42,7 +42,7 @@ async def act(
 
 async def list_all(where: Home, department: str | None, kind: str, columns: Sequence[str], *, as_json: bool) -> None:
     """Shows the department's documents of a kind, each with its deadline."""
-    async with acting(where, department) as client:
+    async with asking(where, department) as client:
         found = await client.post_json(f"/v1/{kind}s:list", {})
     names = where.names()
     rows = [[*(names.get(str(one[name]), one[name]) for name in columns), deadline(one["deadline"])] for one in found]

@@ -9,7 +9,7 @@ import typer
 
 from bus import tables
 from deploy.commands.filters import time_of
-from deploy.commands.options import Caller, acting
+from deploy.commands.options import Caller, asking
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, facts, table
 
@@ -35,7 +35,7 @@ def register_embargo(audit: typer.Typer) -> None:
         """Who of the auditors read entries about us: newest first, each when its embargo is over."""
         where = Home.find(home)
         body = {"limit": limit} | ({} if before is None else {"before": before})
-        async with acting(where, department) as client:
+        async with asking(where, department) as client:
             page = await client.post_json("/v1/audit/readings:list", body)
         names = where.names()
         rows = [
@@ -79,7 +79,7 @@ def register_embargo(audit: typer.Typer) -> None:
     async def list_(department: Caller = None, home: HomeOption = None, json: Json = False) -> None:
         """All embargoes, newest first. For auditors."""
         where = Home.find(home)
-        async with acting(where, department) as client:
+        async with asking(where, department) as client:
             found = await client.post_json("/v1/audit/embargoes:list", {})
         names = where.names()
         rows = [
@@ -96,7 +96,7 @@ def register_embargo(audit: typer.Typer) -> None:
 
 
 async def _act(home: Any, department: str | None, path: str, body: Mapping[str, Any], *, as_json: bool) -> None:
-    async with acting(Home.find(home), department) as client:
+    async with asking(Home.find(home), department) as client:
         made = await client.post_json(path, body)
     emit(made, as_json=as_json, human=lambda: facts("Embargo", made))
 

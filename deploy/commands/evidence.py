@@ -26,7 +26,7 @@ from bus.tlog.tiles import HEIGHT, WIDTH, Tile
 from bus.trust import Trust
 from consent.law import GROUNDS
 from consent.purposes import PURPOSES
-from deploy.commands.options import Caller, acting, log_key, trusting
+from deploy.commands.options import Caller, asking, log_key, trusting
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, facts
 from schemas.errors import Code, Malformed, Misuse, Refused
@@ -63,7 +63,7 @@ def register_evidence(audit_app: typer.Typer) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, console=err, transient=True, disable=json) as progress:
             task = progress.add_task("proofs")
-            async with acting(where, department) as client:
+            async with asking(where, department) as client:
                 signed, items, certified = await collect(
                     client, log, case, lambda done, of: progress.update(task, completed=done, total=of)
                 )

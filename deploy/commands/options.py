@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Annotated, overload
+from typing import Annotated
 
 import typer
 
@@ -73,18 +73,14 @@ def verifier_key(text: str) -> Verifier:
     return verifier
 
 
-@overload
-def acting(home: Home, department: str) -> AbstractAsyncContextManager[GatewayClient]: ...
-@overload
-def acting(home: Home, department: str | None) -> AbstractAsyncContextManager[Asker]: ...
-def acting(home: Home, department: str | None) -> AbstractAsyncContextManager[Asker]:
-    """The line to the running stack's gateways: a department's, or that of who has logged in here.
-
-    Raises `Refused` (LOGIN_ENDED) if neither is there.
-    """
-    if department is None:
-        return person(home, session_token(home))
+def acting(home: Home, department: str) -> GatewayClient:
+    """A department's line to the running stack's gateways."""
     return GatewayClient(home.identity(department), home.stack().gateways)
+
+
+def asking(home: Home, department: str | None) -> AbstractAsyncContextManager[Asker]:
+    """The same, or without a department the line of who has logged in here. Raises `Refused` (LOGIN_ENDED)."""
+    return person(home, session_token(home)) if department is None else acting(home, department)
 
 
 def person(home: Home, token: str = "") -> PersonClient:

@@ -16,7 +16,7 @@ import typer
 from bus.people.roles import Role
 from bus.pki import write_private
 from deploy.accounts.store import Store
-from deploy.commands.options import As, Caller, acting, person, session_file, session_token
+from deploy.commands.options import As, Caller, acting, asking, person, session_file, session_token
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, facts, out, table
 from deploy.stack.accounts import FIRST, registration_file, store_file
@@ -63,7 +63,7 @@ def register(app: typer.Typer) -> None:
         emit(made, as_json=json, human=lambda: facts("Appointed", made))
 
     async def act(home: Path | None, department: str | None, what: str, who: str, reason: str, json: bool) -> None:
-        async with acting(Home.find(home), department) as client:
+        async with asking(Home.find(home), department) as client:
             made = await client.post_json(f"/v1/people:{what}", {"id": who, "reason": reason})
         emit(made, as_json=json, human=lambda: facts(what, made))
 
@@ -87,7 +87,7 @@ def register(app: typer.Typer) -> None:
     @command(people, name="list")
     async def list_(department: Caller = None, home: HomeOption = None, json: Json = False) -> None:
         """The department's people; to who runs the bus, in her session, everybody's."""
-        async with acting(Home.find(home), department) as client:
+        async with asking(Home.find(home), department) as client:
             found = await client.post_json("/v1/people:list", {})
         rows = [[one[name] for name in ("name", "role", "state", "changed_at", "id")] for one in found]
         emit(found, as_json=json, human=lambda: table("People", ("name", "role", "state", "since", "id"), rows))

@@ -10,7 +10,7 @@ import typer
 
 from bus.gateway.scorecards import DAYS, MOST_DAYS
 from deploy.commands.filters import Investigation, Reader, reader_of
-from deploy.commands.options import Caller, acting
+from deploy.commands.options import Caller, asking
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, out, table
 from schemas.catalogue import Catalogue
@@ -59,7 +59,7 @@ def register_scorecard(audit: typer.Typer) -> None:
             "since": since,
             "until": until,
         } | reader_of(reader, investigation)
-        async with acting(where, department) as client:
+        async with asking(where, department) as client:
             card = await client.post_json("/v1/scorecards:show", body)
         emit(card, as_json=json, human=lambda: _show(card, where.names()))
 

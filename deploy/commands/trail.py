@@ -20,7 +20,7 @@ from bus.terms import LISTED, asked
 from consent.law import GROUNDS
 from consent.purposes import PURPOSES
 from deploy.commands.filters import body_of, described, filtered, reader_of
-from deploy.commands.options import Caller, acting
+from deploy.commands.options import Caller, asking
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, out, table
 from schemas.errors import Code, Misuse
@@ -76,7 +76,7 @@ def register_trail(audit: typer.Typer) -> None:
         _check_output(format_, file, json)
         names, entries, page = where.names(), list[dict[str, Any]](), dict[str, Any]()
         with _Output(format_, file, names) as output:
-            async with acting(where, department) as client:
+            async with asking(where, department) as client:
                 asked_for = body | {"after": after, "limit": PAGE if everything else limit}
                 async for page in _pages(client, asked_for, everything, quiet=json):
                     if format_ is Format.TABLE:
@@ -108,7 +108,7 @@ def register_trail(audit: typer.Typer) -> None:
         if by is not None and by not in LISTED:
             raise Misuse(Code.REQUEST_MALFORMED, f"--by is one of: {', '.join(sorted(LISTED))}")
         body = body_of(where, given) | ({} if by is None else {"by": by})
-        async with acting(where, department) as client:
+        async with asking(where, department) as client:
             found = await client.post_json("/v1/audit/counts:query", body)
         emit(found, as_json=json, human=lambda: _show_counts(found, by, where.names()))
 
@@ -124,7 +124,7 @@ def register_trail(audit: typer.Typer) -> None:
         """What became of one record: admitted, looked up, opened, refused, taken back, disputed, erased."""
         where = Home.find(home)
         body = {"record": asked("record", record)[1]} | reader_of(reader, investigation)
-        async with acting(where, department) as client:
+        async with asking(where, department) as client:
             found = await client.post_json("/v1/audit/stories:show", body)
         emit(found, as_json=json, human=lambda: _tell(found, where.names()))
 

@@ -11,7 +11,7 @@ import typer
 
 from adapters import tracker as data_tracker
 from deploy.commands.filters import Investigation, reader_of, time_of
-from deploy.commands.options import As, Caller, Subject, acting, subject
+from deploy.commands.options import As, Caller, Subject, acting, asking, subject
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, table
 from deploy.probes import Served, serve
@@ -50,7 +50,7 @@ def register_usages(audit: typer.Typer) -> None:
             "after": after,
             "limit": limit,
         } | reader_of(reader, investigation)
-        async with acting(where, department) as client:
+        async with asking(where, department) as client:
             page = await client.post_json("/v1/subjects/usages:query", body)
         rows = [_row(one) for one in page["usages"]]
         title = f"{len(rows)} usages at checkpoint {page['checkpoint']['size']}" + (
