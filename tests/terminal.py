@@ -8,11 +8,13 @@ import subprocess
 import sys
 from html import unescape
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 
+from bus.pki import write_private
 from bus.transport import client_context
+from deploy.commands.options import session_file
 from deploy.home import Home
 
 SECONDS = 60
@@ -40,7 +42,8 @@ def log_in(home: Home, name: str, password: str) -> dict[str, Any]:
     try:
         assert process.stderr is not None
         url = next(word for line in process.stderr for word in line.split() if word.startswith("https://"))
-        _browse(home, url, name, password)
+        with _browser(home) as browser:
+            assert browser.get(_answer(browser, url, name, password)).status_code == 200
         said, _ = process.communicate(timeout=SECONDS)
     finally:
         process.kill()
@@ -48,13 +51,29 @@ def log_in(home: Home, name: str, password: str) -> dict[str, Any]:
     return session
 
 
-def _browse(home: Home, url: str, name: str, password: str) -> None:
-    """The login page, its form, and the way back to the command."""
+def logged_in(home: Home, name: str, password: str) -> dict[str, Any]:
+    """The same without a process, and without a port to come back to: in a tenth of the time."""
+    gateway = home.stack().gateways[0]
+    with _browser(home) as browser:
+        redirect = {"redirect_uri": "http://127.0.0.1:4711/"}
+        begun = browser.post(f"{gateway}/people/logins", json=redirect).json()
+        back = dict(parse_qsl(urlsplit(_answer(browser, begun["url"], name, password)).query))
+        said = browser.post(f"{gateway}/people/sessions", json={"handle": begun["handle"], **back})
+    assert said.status_code == 200, said.text
+    session: dict[str, Any] = said.json()
+    write_private(session_file(home), json.dumps({"token": session.pop("token")}).encode())
+    return session
+
+
+def _browser(home: Home) -> httpx.Client:
+    return httpx.Client(verify=client_context(home.load_bus().tls_authority), trust_env=False)
+
+
+def _answer(browser: httpx.Client, url: str, name: str, password: str) -> str:
+    """The login page and its form: where the provider sends the browser back to."""
     origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
-    with httpx.Client(verify=client_context(home.load_bus().tls_authority), trust_env=False) as browser:
-        page = browser.get(url)
-        fields = {field: unescape(value) for field, value in _FIELD.findall(page.text)}
-        form = {**fields, "name": name, "password": password}
-        back = browser.post(f"{origin}/authorize", data=form, headers={"Origin": origin})
-        assert back.status_code == 303, back.text
-        assert browser.get(back.headers["location"]).status_code == 200
+    fields = {field: unescape(value) for field, value in _FIELD.findall(browser.get(url).text)}
+    form = {**fields, "name": name, "password": password}
+    back = browser.post(f"{origin}/authorize", data=form, headers={"Origin": origin})
+    assert back.status_code == 303, back.text
+    return str(back.headers["location"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,11 +11,15 @@ from bus import db
 from bus.gateway import control
 from deploy import bootstrap
 from deploy.commands.keys import Officer, opened
+from deploy.commands.options import As, Caller, asking
 from deploy.home import Home, HomeOption
-from deploy.output import Json, command, emit, err, table
+from deploy.output import Json, command, emit, err, facts, table
 from schemas.errors import Code, Misuse
 
 _REMARKS = ("operator", "auditor", "portal", "suspended")
+
+Which = Annotated[str, typer.Argument(help="A department: a name of `deptbus org list`, or a credit code.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why: it stays in the log.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -88,6 +93,21 @@ def register(app: typer.Typer) -> None:
         document = {"name": name, "folder": str(where.org_folder(name))}
         emit(document, as_json=json, human=lambda: err.print(f"{name} has a new password: start its processes anew"))
 
+    @command(org)
+    async def suspend(
+        name: Which, reason: Reason, department: Caller = None, home: HomeOption = None, json: Json = False
+    ) -> None:
+        """Suspend a department (暂停) at once: no key, nothing at Kafka, no session of its people's.
+
+        By who runs the bus: `--as operator`, or a person of that role in her session. What it opened before, it has.
+        """
+        await _act(home, department, "suspend", name, reason, as_json=json)
+
+    @command(org)
+    async def resume(name: Which, reason: Reason, department: As, home: HomeOption = None, json: Json = False) -> None:
+        """Let a suspended department act again: `--as operator`, by that key and in no session."""
+        await _act(home, department, "resume", name, reason, as_json=json)
+
     @command(org, name="list")
     async def list_(home: HomeOption = None, json: Json = False) -> None:
         """Show who has joined, what they issue and where."""
@@ -100,6 +120,14 @@ def register(app: typer.Typer) -> None:
             (o["name"], o["uscc"], ", ".join(o["issues"]), ", ".join(one for one in _REMARKS if o[one])) for o in orgs
         ]
         emit(orgs, as_json=json, human=lambda: table("Departments", ("name", "credit code", "issues", ""), rows))
+
+
+async def _act(home: Path | None, department: str | None, what: str, name: str, reason: str, *, as_json: bool) -> None:
+    where = Home.find(home)
+    async with asking(where, department) as client:
+        body = {"uscc": where.uscc_of(name), "reason": reason}
+        made = await client.post_json(f"/v1/departments:{what}", body)
+    emit(made, as_json=as_json, human=lambda: facts("Department", made))
 
 
 def _issued(text: str) -> tuple[str, str]:
