@@ -1,9 +1,9 @@
 """`make faults`: SIGKILL of every part while records flow, then count. `build/faults.json` has a row a kill.
 
-Four things are tried: every part under a load of records (here), the gateways while the recorder is stopped
+Five things are tried: every part under a load of records (here), the gateways while the recorder is stopped
 (`tests.faults.stall`), withdrawals of consent while two gateways release on it, one of which is then cut off from
-PostgreSQL (`tests.faults.withdrawal`), and the audit log through a hundred and more deaths of its recorder
-(`tests.faults.log`).
+PostgreSQL (`tests.faults.withdrawal`), the audit log through a hundred and more deaths of its recorder
+(`tests.faults.log`), and an erasure, after which the record's keys are looked for everywhere (`tests.faults.erasure`).
 
 A load publishes fresh firms and feeds them to a subscriber that writes to a sink exactly once; on its way several parts
 are killed, each at a random 10–90 % of the records (one load a kill would take an hour; a load that bears three or four
@@ -39,6 +39,7 @@ from bus.transport import Cluster
 from deploy.stack.child import Child, log_tail
 from schemas.errors import DeptbusError
 from tests.faults.doomed import POINTS
+from tests.faults.erasure import Erasure, NotReadable, erasure
 from tests.faults.firms import credit_code
 from tests.faults.log import RANDOM_KILLS, Backlog, Death, Trial, at_random, every_point
 from tests.faults.plant import ITEM, SECTION, Plant, kill
@@ -49,7 +50,7 @@ from tests.report import ROOT, write_report
 # Which parts one load loses: `publisher` and `adapter` each feed one.
 LOADS = (("publisher", "subscriber", "gateway", "kafka"), ("adapter", "recorder", "postgres"))
 TARGETS = tuple(target for load in LOADS for target in load)
-EXTRA = ("stall", "withdrawal", "log")
+EXTRA = ("stall", "withdrawal", "log", "erasure")
 LOAD_SECONDS = 240.0
 POLL_SECONDS = 0.05
 AWAY = 3  # exit code of a load process whose engine was away: it is started again
@@ -416,11 +417,13 @@ class Outcome:
     withdrawal: Withdrawal | None = None
     log: list[Death] = field(default_factory=list)
     backlog: Backlog | None = None
+    erasure: Erasure | None = None
+    not_tried: str = ""
 
     @property
     def bad(self) -> list[Any]:
         """What broke a promise."""
-        single = (self.stall, self.withdrawal, self.backlog)
+        single = (self.stall, self.withdrawal, self.backlog, self.erasure)
         rows = [*self.rounds, *self.log, *(one for one in single if one is not None)]
         return [row for row in rows if not row.good]
 
@@ -457,6 +460,11 @@ async def run(course: Course, extra: Collection[str], kills: int) -> Outcome:
                 outcome.log += await every_point(trial, said)
                 outcome.log += await at_random(trial, kills, course.seed, said)
                 outcome.backlog = await trial.backlog()
+        if "erasure" in extra:
+            try:
+                outcome.erasure = await erasure(Path(folder) / "erasure")
+            except NotReadable as exc:
+                outcome.not_tried = f"erasure: {exc.__doc__}"
     return outcome
 
 
@@ -484,12 +492,15 @@ def main() -> None:
         withdrawal=None if outcome.withdrawal is None else asdict(outcome.withdrawal),
         log=[{"kill": at, **asdict(one), "same_tree": one.same_tree} for at, one in enumerate(outcome.log, 1)],
         backlog=None if outcome.backlog is None else asdict(outcome.backlog),
+        erasure=None if outcome.erasure is None else asdict(outcome.erasure),
     )
     if given.json:
         print(json.dumps(document, ensure_ascii=False))
     for one in outcome.bad:
         print(f"broken: {one}", file=sys.stderr)
-    sys.exit(1 if outcome.bad else 0)
+    if outcome.not_tried:
+        print(f"not tried: {outcome.not_tried}", file=sys.stderr)
+    sys.exit(1 if outcome.bad else AWAY if outcome.not_tried else 0)
 
 
 if __name__ == "__main__":

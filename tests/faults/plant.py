@@ -54,8 +54,9 @@ def agreement(*grounds: str) -> dict[str, Any]:
 class Plant:
     """Kafka, PostgreSQL, gateway and recorder on fixed ports, each a child of this process."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, module: str = "deploy.process") -> None:
         self.folder = folder
+        self._module = module
         self.children: dict[str, Child] = {}
         ports = free_ports(8)
         self.node = kafka.Node(1, *ports[:3])
@@ -123,7 +124,7 @@ class Plant:
 
                 await _until(answers)
             case _:
-                arguments = [sys.executable, "-m", "deploy.process", *self.arguments(name)]
+                arguments = [sys.executable, "-m", self._module, *self.arguments(name)]
 
                 async def ready() -> None:
                     # An engine that is away at the wrong moment ends it: an operator's supervisor starts it again.
