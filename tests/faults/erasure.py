@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ COMPLETE_SECONDS = 120.0
 READY_SECONDS = 60.0
 ASK_SECONDS = 0.2
 OWN_WORDS = ("name", "uscc", "address")  # of a firm, and of no other
+WAYS = ("KEM key", "wrapping key")  # to a session's secret
 SESSION = "SELECT record, roots FROM session WHERE session = $1 AND issuer = $2"
 
 
@@ -102,7 +103,7 @@ class Erasure:
     fresh: tuple[str, str]  # what a fresh gateway says of the erased record, and of the neighbour
     unread: tuple[str, ...]  # what a restored one says of both while the recorder has not read the log
     restored: tuple[str, ...]  # of the erased one, from then until the neighbour is released again
-    copied_keys: tuple[str, ...]  # sections that a copy of the keys of before opens while the master key is as it was
+    copied_keys: tuple[str, ...]  # of a copy of before, those that open it while the master key is as it was
     copied_keys_later: tuple[str, ...]  # and once that was rotated, with everything that there is now
     searches: tuple[Search, ...]
     tried: tuple[Tried, ...]
@@ -112,7 +113,7 @@ class Erasure:
         """Refused and gone everywhere, and every way of looking for it would have found it."""
         told = self.fresh == (Code.RECORD_ERASED, Code.PERMIT) and Code.RECORD_ERASED in self.restored
         silent = bool(self.unread) and Code.PERMIT not in (*self.unread, *self.restored)
-        controls = bool(self.before) and bool(self.copied_keys) and not self.copied_keys_later
+        controls = bool(self.before) and self.copied_keys == WAYS and not self.copied_keys_later
         opens = all(one.good for one in self.tried)
         return told and silent and controls and opens and all(one.good for one in self.searches)
 
@@ -301,7 +302,7 @@ async def _erase(course: _Course) -> float:
 
 
 async def _copied_keys(course: _Course, copy: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Sections of the erased record that a copy of the keys' folder opens, before and after the master key is rotated.
+    """The ways in which a copy of the keys' folder opens the erased record, before and after the master key is rotated.
 
     Whoever tries has what unlocks the keys, too, as it is then.
     """
@@ -315,10 +316,12 @@ async def _copied_keys(course: _Course, copy: Path) -> tuple[tuple[str, ...], tu
             shutil.rmtree(unlock)
         shutil.copytree(folder / "unlock", unlock)
         try:
-            opened = opened_by(Keys.of(open_keyring(copy / "bus" / "gateway", course.signer)), stored, record)
+            keys = Keys.of(open_keyring(copy / "bus" / "gateway", course.signer))
         except DeptbusError:
-            opened = {}
-        found.append(tuple(sorted(opened)))
+            found.append(())
+            continue
+        ways = zip(WAYS, (replace(keys, days=()), replace(keys, kem=())), strict=True)
+        found.append(tuple(way for way, some in ways if opened_by(some, stored, record)))
     return found[0], found[1]
 
 

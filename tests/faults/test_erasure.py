@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from schemas.errors import Code
-from tests.faults.erasure import Erasure, Search, Tried
+from tests.faults.erasure import Erasure, NotReadable, Search, Tried, _check_readable
 from tests.faults.traces import CHUNK, look, of_key, of_process, of_text
 
 KEY = bytes(range(1, 33))
@@ -45,6 +45,8 @@ class TestSearch:
         finally:
             child.kill()
             child.communicate()
+        with pytest.raises(NotReadable):
+            _check_readable(child.pid)
 
 
 GOOD = Erasure(
@@ -54,7 +56,7 @@ GOOD = Erasure(
     fresh=(Code.RECORD_ERASED, Code.PERMIT),
     unread=(Code.AUDIT_STALLED,),
     restored=(Code.AUDIT_STALLED, Code.RECORD_ERASED),
-    copied_keys=("identity",),
+    copied_keys=("KEM key", "wrapping key"),
     copied_keys_later=(),
     searches=(Search(place="database", bytes=1, control=("record",), secrets=()),),
     tried=(Tried(place="database", keys=2, neighbour=("identity",), other=("identity",), erased=()),),
@@ -75,8 +77,8 @@ class TestJudgement:
             {"unread": (Code.PERMIT,)},
             {"restored": (Code.AUDIT_STALLED,)},
             {"restored": (Code.PERMIT, Code.RECORD_ERASED)},
-            {"copied_keys": ()},
-            {"copied_keys_later": ("identity",)},
+            {"copied_keys": ("KEM key",)},
+            {"copied_keys_later": ("KEM key",)},
             {"searches": (replace(GOOD.searches[0], control=()),)},
             {"searches": (replace(GOOD.searches[0], secrets=("value: name",)),)},
             {"tried": (replace(GOOD.tried[0], erased=("identity",)),)},
