@@ -13,6 +13,8 @@ writes it, who reads it:
 - `consent.records`: gateways, the recorder; nobody: it has everybody's rules, and Kafka cannot part them by party.
 - `event.supervision`: the recorder; auditors.
 - `event.impact.<code>`: the recorder; the department of that credit code.
+- A provider's own gateway, `gateway.<code>`, writes `audit.access` and `bus.certificates`, as the bus's do, and reads
+  certificates and the catalogue.
 - `dlq.<code>.<group>`, `retry.<code>.<group>`, and the group `<code>.<group>`: that department alone.
 
 A suspended department has nothing. Who may write a topic may start an idempotent producer (Kafka 3.0).
@@ -30,6 +32,7 @@ from schemas.catalogue import Catalogue
 
 MIB = 1024 * 1024
 PROCESSES = ("gateway", "recorder")
+_EVERYBODY = (trustfeed.TOPIC, cataloguefeed.TOPIC)  # is told of keys, and of who may issue what
 DEFAULT = ""  # the quota of every user who has none of their own
 
 # Bytes a second and broker; percent of one of its threads (it has eleven); partitions made or removed a second.
@@ -79,6 +82,7 @@ class Department:
     uscc: str
     suspended: bool = False
     auditor: bool = False
+    own_gateway: bool = False
     issues: frozenset[str] = frozenset()
     opens: frozenset[str] = frozenset()
     records_a_day: int | None = None
@@ -146,9 +150,13 @@ def wanted(catalogue: Catalogue, departments: Iterable[Department]) -> Access:
     bindings |= {one for department in known for one in of_department(department, catalogue)}
     quotas = {DEFAULT: QUOTA} | dict.fromkeys(PROCESSES, UNBOUND)
     quotas |= {one.uscc: own for one in known if (own := quota(one))}
-    return Access(
-        users=frozenset({*PROCESSES, *(one.uscc for one in known)}), bindings=frozenset(bindings), quotas=quotas
-    )
+    users = {*PROCESSES, *(one.uscc for one in known), *(gateway_of(one.uscc) for one in known if one.own_gateway)}
+    return Access(users=frozenset(users), bindings=frozenset(bindings), quotas=quotas)
+
+
+def gateway_of(uscc: str) -> str:
+    """The user that a provider's own gateways log in as."""
+    return f"gateway.{uscc}"
 
 
 def of_department(department: Department, catalogue: Catalogue) -> Iterator[Binding]:
@@ -156,16 +164,14 @@ def of_department(department: Department, catalogue: Catalogue) -> Iterator[Bind
     if department.suspended:
         return
     uscc = department.uscc
+    if department.own_gateway:
+        for operation, topics_ in (("Write", (audit.TOPIC, trustfeed.TOPIC)), ("Read", _EVERYBODY)):
+            yield from (_may(gateway_of(uscc), operation, topic) for topic in topics_)
     for topic in _topics(catalogue, department.issues):
         yield _may(uscc, "Write", topic)
     if department.issues:
         yield _may(uscc, "Write", session.TOPIC)
-    for topic in (
-        trustfeed.TOPIC,
-        cataloguefeed.TOPIC,
-        topics.notices_of(uscc).name,
-        *_topics(catalogue, department.opens),
-    ):
+    for topic in (*_EVERYBODY, topics.notices_of(uscc).name, *_topics(catalogue, department.opens)):
         yield _may(uscc, "Read", topic)
     if department.auditor:
         yield _may(uscc, "Read", topics.SUPERVISION)
@@ -206,7 +212,7 @@ def _process(name: str, catalogue: Catalogue) -> Iterator[Binding]:
     reads: tuple[str, ...]
     if name == "gateway":
         writes = (audit.TOPIC, topics.RULES, cataloguefeed.TOPIC, trustfeed.TOPIC)
-        reads = (trustfeed.TOPIC, cataloguefeed.TOPIC)
+        reads = _EVERYBODY
     else:
         writes = (audit.TOPIC, topics.RULES, topics.SUPERVISION)
         reads = (*_topics(catalogue, catalogue.items), audit.TOPIC, session.TOPIC, trustfeed.TOPIC)

@@ -96,11 +96,15 @@ class Line:
 
 
 class GatewayClient:
-    """A department's: its requests are signed, and its grants checked."""
+    """A department's: its requests are signed, and its grants checked.
+
+    `urls` are the bus's gateways. Those of providers' own are found in their certificates, and asked for keys alone.
+    """
 
     def __init__(self, identity: Identity, urls: Sequence[str]) -> None:
         self.identity = identity
         self.line = Line(urls, identity.tls_authority)
+        self._own: dict[str, Line] = {}  # by owner
 
     async def __aenter__(self) -> Self:
         return self
@@ -108,7 +112,16 @@ class GatewayClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.line.__aexit__(kind, error, trace)
+        for line in (self.line, *self._own.values()):
+            await line.__aexit__(kind, error, trace)
+
+    def owners(self, trust: Trust, issuer: str) -> list[str]:
+        """Whose gateways may open an issuer's sessions, in the order in which they are to be asked.
+
+        An issuer that has a gateway of its own may still have sealed earlier sessions to the bus's.
+        """
+        own = [issuer] if trust.gateways(issuer, datetime.now(UTC)) else []
+        return list(dict.fromkeys([*own, self.identity.gateway_owner]))
 
     async def keys(
         self,
@@ -117,10 +130,12 @@ class GatewayClient:
         wanted: Wanted,
         of_set: str | None = None,
         learn: Callable[[], Awaitable[None]] | None = None,
+        owner: str | None = None,
     ) -> tuple[Grant, Mapping[tuple[bytes, str], bytes]]:
         """Asks for the keys of these records; `of_set` is the entry (hex) of a granted set that they are members of.
 
-        `learn` brings the trust up to date, for a grant by a key that is not known: a gateway's that was renewed.
+        `owner`, one of `owners`, is whose gateway to ask; None: the bus's. `learn` brings the trust up to date, for a
+        grant by a key that is not known: a gateway's that was renewed.
         Raises `Unavailable` (then nothing is known of the answer), `Refused`, `Malformed`.
         """
         self.identity.refresh()
@@ -137,14 +152,28 @@ class GatewayClient:
             reads=tuple(reads),
         )
         path = "/v1/keys" if of_set is None else f"/v1/sets/{of_set}/keys"
-        answer = await self.send("POST", path, request.encode(), "application/avro")
+        owner = owner or self.identity.gateway_owner
+        line = self._line(owner, trust)
+        answer = await self._send(line, "POST", path, request.encode(), "application/avro")
         try:
-            return open_grant(answer, request.request, kem, trust, datetime.now(UTC))
+            return open_grant(answer, request.request, kem, trust, datetime.now(UTC), owner)
         except Refused as exc:
             if exc.code is not Code.CERTIFICATE_UNKNOWN or learn is None:
                 raise
         await learn()
-        return open_grant(answer, request.request, kem, trust, datetime.now(UTC))
+        return open_grant(answer, request.request, kem, trust, datetime.now(UTC), owner)
+
+    def _line(self, owner: str, trust: Trust) -> Line:
+        """To an owner's gateways, at the addresses that their certificates have now. One is kept a department."""
+        if owner == self.identity.gateway_owner:
+            return self.line
+        line = self._own.get(owner)
+        if line is None:
+            line = self._own[owner] = Line((), self.identity.tls_authority)
+        urls = trust.gateways(owner, datetime.now(UTC))
+        if set(line.urls) != set(urls):  # else its order says which one answered last
+            line.urls = list(urls)
+        return line
 
     async def post_json(self, path: str, body: Any) -> Any:
         """The JSON answer to a signed POST. Raises `Unavailable`, `Refused`, `Malformed`."""
@@ -164,12 +193,14 @@ class GatewayClient:
 
     async def send(self, method: str, path: str, body: bytes, content_type: str) -> bytes:
         """The answer's body. A gateway that is away or says 503 is passed over for the next."""
+        return await self._send(self.line, method, path, body, content_type)
 
+    async def _send(self, line: Line, method: str, path: str, body: bytes, content_type: str) -> bytes:
         def signed(url: str) -> Mapping[str, str]:
             self.identity.refresh()
             return httpsig.sign(self.identity.department, method, url, body) | {"Content-Type": content_type}
 
-        return await self.line.ask(method, path, body, signed)
+        return await line.ask(method, path, body, signed)
 
     async def fetch(self, path: str, token: str = "") -> bytes:
         """A file of the log, by its path on a gateway: unsigned, and with a token if it is one of entries."""

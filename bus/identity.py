@@ -93,13 +93,6 @@ class Identity:
     def save(self, folder: Path) -> None:
         """Writes the folder; a crash half-way leaves no identity in it."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        about = {
-            "name": self.name,
-            "uscc": self.uscc,
-            "origin": self.origin,
-            "gateway_owner": self.gateway_owner,
-            "own_gateway": self.own_gateway,
-        }
         certificate = x509.load_der_x509_certificate(self.authority)
         write_public(folder / "ca.pem", certificate.public_bytes(Encoding.PEM))
         self.record.save(folder, "record")
@@ -108,8 +101,19 @@ class Identity:
         self.save_pseudonym_keys(folder)
         self.save_login(folder)
         # Last: a folder without it is not an identity, so a crash half-way leaves none.
-        write_private(folder / "org.json", json.dumps(about, ensure_ascii=False, indent=2).encode())
+        self.save_about(folder)
         self.folder, self._kem_seen = folder, stamp(folder / KEM)
+
+    def save_about(self, folder: Path) -> None:
+        """Writes who it is, and to whose gateways it seals, anew."""
+        about = {
+            "name": self.name,
+            "uscc": self.uscc,
+            "origin": self.origin,
+            "gateway_owner": self.gateway_owner,
+            "own_gateway": self.own_gateway,
+        }
+        write_private(folder / "org.json", json.dumps(about, ensure_ascii=False, indent=2).encode())
 
     def save_login(self, folder: Path) -> None:
         """Writes how to connect anew."""

@@ -19,7 +19,7 @@ import asyncpg
 import structlog
 
 from bus import metrics
-from bus.access import Access, Changes, Department, changes, wanted
+from bus.access import PROCESSES, Access, Changes, Department, changes, wanted
 from bus.db import connect, postgres_errors, queries
 from bus.kafkaadmin import Administrator, administrator
 from bus.transport import Cluster
@@ -42,6 +42,7 @@ async def departments(connection: asyncpg.Connection, day: date, uscc: str | Non
             uscc=row["uscc"],
             suspended=row["suspended"],
             auditor=row["auditor"],
+            own_gateway=row["own_gateway"],
             issues=frozenset(row["issues"]),
             opens=frozenset(row["opens"]),
             records_a_day=row["records"],
@@ -65,11 +66,12 @@ async def admit(kafka: Cluster, connection: asyncpg.Connection, catalogue: Catal
     """A department's rules at once, for whoever cannot wait for the keeper. Raises `Unavailable`."""
     async with postgres_errors("reading who may do what"):
         known = await departments(connection, today(), uscc)
-    should = wanted(catalogue, known).of(uscc)
+    everything = wanted(catalogue, known)
     async with administrator(kafka) as admin:
-        found = (await admin.access(uscc)).of(uscc)
-        await admin.apply(changes(should, found))
-        await admin.settle(uscc, should.bindings)
+        for user in everything.users.difference(PROCESSES):
+            should, found = everything.of(user), (await admin.access(user)).of(user)
+            await admin.apply(changes(should, found))
+            await admin.settle(user, should.bindings)
 
 
 class Keeper:

@@ -23,6 +23,6 @@ WITH agreed AS MATERIALIZED (
      issued AS (
      SELECT uscc, array_agg(DISTINCT item) AS items FROM issuer
       WHERE state = 'ACTIVE' AND valid_from <= $1 AND COALESCE(valid_until, $1) >= $1 GROUP BY uscc)
-SELECT o.uscc, o.suspended, o.auditor, COALESCE(i.items, '{}') AS issues, COALESCE(e.items, '{}') AS opens, e.records
+SELECT o.uscc, o.suspended, o.auditor, o.own_gateway, COALESCE(i.items, '{}') AS issues, COALESCE(e.items, '{}') AS opens, e.records
   FROM org o LEFT JOIN issued i ON i.uscc = o.uscc LEFT JOIN opened e ON e.grantee = o.uscc
  WHERE $2::text IS NULL OR o.uscc = $2;

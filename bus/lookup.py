@@ -14,8 +14,8 @@ from typing import Any
 from bus import envelope
 from bus.client import GatewayClient, Wanted
 from bus.envelope import Record
-from bus.messages import Read, open_grant
-from bus.opening import OpenedRecord, open_record, schema_of
+from bus.messages import Read, Result, open_grant
+from bus.opening import OpenedRecord, Secrets, elsewhere, open_record, schema_of
 from bus.proof import ProofVerifier
 from bus.trust import Trust
 from schemas.catalogue import Catalogue
@@ -56,7 +56,9 @@ async def search(
     )
     if answer["grant"] is None:
         return []
-    grant, keys = open_grant(b64decode(answer["grant"]), request, kem, trust, datetime.now(UTC))
+    grant, keys = open_grant(
+        b64decode(answer["grant"]), request, kem, trust, datetime.now(UTC), client.identity.gateway_owner
+    )
     results = {result.leaf_hash: result for result in grant.results}
     opened: list[OpenedRecord] = []
     for text in answer["records"]:
@@ -64,7 +66,11 @@ async def search(
         if record.leaf_hash not in results:
             raise Malformed(Code.GRANT_INVALID, "the grant does not speak of a record that came with it")
         verify(record, trust, client.identity.origin)
-        opened.append(open_record(record, schema_of(catalogue, record), results[record.leaf_hash], keys))
+        result, found = results[record.leaf_hash], keys
+        if elsewhere(result):
+            sections = tuple(name for name, _ in result.sections)
+            result, found = await _key_of(client, trust, record, sections, wanted)
+        opened.append(open_record(record, schema_of(catalogue, record), result, found))
     return opened
 
 
@@ -82,8 +88,18 @@ async def open_one(
     verify(record, trust, client.identity.origin)
     there = {name for name, _ in record.claims.sections}
     sections = tuple(name for name in wanted.sections if name in there)
-    grant, keys = await client.keys(trust, [Read(record.claims_bytes, sections)], wanted)
-    return open_record(record, schema_of(catalogue, record), grant.results[0], keys)
+    return open_record(record, schema_of(catalogue, record), *await _key_of(client, trust, record, sections, wanted))
+
+
+async def _key_of(
+    client: GatewayClient, trust: Trust, record: Record, sections: tuple[str, ...], wanted: Wanted
+) -> tuple[Result, Secrets]:
+    """What the gateway that opens the record's session answers."""
+    for owner in client.owners(trust, record.claims.issuer):
+        grant, keys = await client.keys(trust, [Read(record.claims_bytes, sections)], wanted, owner=owner)
+        if not elsewhere(grant.results[0]):
+            break
+    return grant.results[0], keys
 
 
 async def may_pass_on(client: GatewayClient, record: Record, to: str, wanted: Wanted) -> dict[str, Code]:

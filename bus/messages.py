@@ -131,14 +131,14 @@ def make_grant(
 
 
 def open_grant(
-    value: bytes, request: bytes, private: hpke.PrivateKey, trust: Trust, now: datetime
+    value: bytes, request: bytes, private: hpke.PrivateKey, trust: Trust, now: datetime, owner: str | None = None
 ) -> tuple[Grant, Mapping[tuple[bytes, str], bytes]]:
-    """The grant and its secrets by (leaf hash, section).
+    """The grant and its secrets by (leaf hash, section). `owner`: whose gateway was asked; None: whose ever.
 
     Signature and request come first. Raises `Malformed` or `Refused` (GRANT_INVALID, SIGNATURE_INVALID, CERTIFICATE_*).
     """
     fields = _GRANT.decode(value)
-    key = trust.key(fields["signer"], Role.GATEWAY, now)
+    key = trust.key(fields["signer"], Role.GATEWAY, now, owner)
     try:
         key.verify(fields["signature"], signed_text("Grant", _GRANT_SIGNED.encode(fields)))
     except InvalidSignature as exc:

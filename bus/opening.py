@@ -14,7 +14,7 @@ from schemas.errors import Code, Malformed, Refused
 from schemas.item import ItemSchema
 
 # Permitted, and yet no key: a record to come back to, not one to hand over with a refusal.
-_KEYLESS = frozenset({Code.SESSION_UNKNOWN, Code.SESSION_INVALID, Code.BODY_UNOPENABLE})
+_KEYLESS = frozenset({Code.SESSION_UNKNOWN, Code.SESSION_INVALID, Code.SESSION_ELSEWHERE, Code.BODY_UNOPENABLE})
 
 Secrets = Mapping[tuple[bytes, str], bytes]  # by (leaf hash, section), as a grant gives them
 
@@ -62,6 +62,11 @@ class OpenedRecord:
     def values(self) -> dict[str, Any]:
         """The fields of every opened section, together."""
         return {name: value for section in self.sections.values() for name, value in section.items()}
+
+
+def elsewhere(result: Result) -> bool:
+    """Whether it is another department's gateway that opens the record's session."""
+    return any(code == Code.SESSION_ELSEWHERE for _, code in result.sections)
 
 
 def schema_of(catalogue: Catalogue, record: Record) -> ItemSchema:

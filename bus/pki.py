@@ -5,11 +5,16 @@ extended key usage, critical, from a private arc. A CA never certifies one publi
 length 0 (RFC 5280 §4.2.1.9) and certifies keys of its own department only, records' and requests': what writes the
 bus's log or releases keys, the bus CA itself vouches for. (X.509 name constraints cannot say this: they are of names
 from their beginning on, and a USCC is an attribute beside the name.)
+
+A gateway's certificate may say where the gateway is reached: URIs of its subjectAltName (RFC 5280 §4.2.1.6). So whoever
+verifies its grants knows whom to ask, and no second document can say something else.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -27,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtensionOID, NameOID
 
-from schemas.errors import Code, Malformed, Misuse, Refused
+from schemas.errors import Code, Malformed, Misuse, Refused, Unavailable
 from schemas.identifiers import parse_uscc
 
 # A UUID-derived arc (ITU-T X.667): nobody assigns it, nobody else uses it.
@@ -37,6 +42,10 @@ CERTIFICATE_DAYS = 398  # a department renews once a year; the limit that public
 _SIGNATURE = b"\x03\x41\x00"  # a BIT STRING of 64 bytes, no bits unused
 CLOCK_SKEW = timedelta(minutes=5)
 MAX_REQUEST_BYTES = 8 * 1024  # a certification request of one Ed25519 key has some 500
+MAX_URLS = 4  # a gateway on as many hosts: who finds one away asks the next
+_HOST = r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63}){0,7}|\[[0-9a-f:.]{2,45}\]"
+_URL = re.compile(rf"https://({_HOST})(:[1-9][0-9]{{0,4}})?\Z")
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NEXT = ".next"  # of a key that waits for its certificate
 # What this software understands of what must be understood (RFC 5280 §4.2).
 _CRITICAL = {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.EXTENDED_KEY_USAGE}
@@ -60,6 +69,7 @@ class Certificate:
     """A parsed certificate whose issuer signed it.
 
     Without a `role` it is a department's CA. `issuer` is the id of the department's CA that it is by; None: the bus CA.
+    `urls`: where a gateway is reached.
     """
 
     id: bytes
@@ -71,16 +81,18 @@ class Certificate:
     not_before: datetime
     not_after: datetime
     issuer: bytes | None = None
+    urls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a key's holder asks to be certified: `role` None asks for a department's CA."""
+    """What a key's holder asks to be certified: `role` None asks for a department's CA; `urls` are a gateway's."""
 
     key: Ed25519PublicKey
     uscc: str
     name: str
     role: Role | None
+    urls: tuple[str, ...] = ()
 
 
 class Signer:
@@ -107,6 +119,11 @@ class Signer:
     def uscc(self) -> str:
         """The owner's unified social credit code, from the certificate's subject."""
         return _attribute(self.certificate.subject, NameOID.SERIAL_NUMBER)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where the gateway whose key it is is reached, as its certificate says."""
+        return _urls(self.certificate.extensions, Role.GATEWAY)
 
     def sign(self, data: bytes) -> bytes:
         """Ed25519 (RFC 8032), 64 bytes."""
@@ -180,11 +197,12 @@ def _read(file: Path) -> tuple[Ed25519PrivateKey, bytes]:
     return key, certificate.public_bytes(Encoding.DER)
 
 
-def request(folder: Path, stem: str, *, name: str, uscc: str, role: Role | None) -> bytes:
+def request(folder: Path, stem: str, *, name: str, uscc: str, role: Role | None, urls: tuple[str, ...] = ()) -> bytes:
     """A request (PKCS #10, RFC 2986), in PEM, to certify a new key that waits in the folder as `<stem>.next.key`.
 
     The key never leaves the folder. Asked again, another key asks: the one before is forgotten.
     """
+    reached = _reached(urls) if urls else None
     file = folder / f"{stem}{_NEXT}.key"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_private(file, private_pem(Ed25519PrivateKey.generate()))
@@ -192,6 +210,8 @@ def request(folder: Path, stem: str, *, name: str, uscc: str, role: Role | None)
     builder = builder.add_extension(x509.BasicConstraints(ca=role is None, path_length=None), critical=True)
     if role is not None:
         builder = builder.add_extension(x509.ExtendedKeyUsage([x509.ObjectIdentifier(role.value)]), critical=True)
+    if reached is not None:
+        builder = builder.add_extension(reached, critical=False)
     return builder.sign(_next_key(file), None).public_bytes(Encoding.PEM)
 
 
@@ -229,6 +249,7 @@ def parse_request(pem: bytes) -> Request:
         usages = [] if authority else list(parsed.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
         key = parsed.public_key()
         role = None if authority else Role(usages[0].dotted_string)
+        urls = _urls(parsed.extensions, role)
         sound = parsed.is_signature_valid and isinstance(key, Ed25519PublicKey) and len(usages) == (not authority)
     except Exception as exc:  # hostile PEM and DER, as in `load`
         raise Malformed(Code.CERTIFICATE_INVALID, "no certification request for one role can be read here") from exc
@@ -236,7 +257,7 @@ def parse_request(pem: bytes) -> Request:
         raise Malformed(Code.CERTIFICATE_INVALID, "the request is not of one role, signed by its own Ed25519 key")
     assert isinstance(key, Ed25519PublicKey)
     uscc = parse_uscc(_attribute(parsed.subject, NameOID.SERIAL_NUMBER))
-    return Request(key=key, uscc=uscc, name=_attribute(parsed.subject, NameOID.COMMON_NAME), role=role)
+    return Request(key=key, uscc=uscc, name=_attribute(parsed.subject, NameOID.COMMON_NAME), role=role, urls=urls)
 
 
 class CertificateAuthority:
@@ -269,10 +290,10 @@ class CertificateAuthority:
         """Whether this is the bus's own CA, which nobody else certified."""
         return self._signer.certificate.subject == self._signer.certificate.issuer
 
-    def issue(self, role: Role, uscc: str, name: str) -> Signer:
+    def issue(self, role: Role, uscc: str, name: str, urls: tuple[str, ...] = ()) -> Signer:
         """A new key with a certificate for one role."""
         key = Ed25519PrivateKey.generate()
-        return Signer(key, self.certify(Request(key=key.public_key(), uscc=uscc, name=name, role=role)))
+        return Signer(key, self.certify(Request(key=key.public_key(), uscc=uscc, name=name, role=role, urls=urls)))
 
     def certify(self, request: Request) -> bytes:
         """A certificate (DER) for a key that was never certified here, valid for 398 days; a CA as long as this one.
@@ -298,6 +319,8 @@ class CertificateAuthority:
                 .add_extension(_key_usage(certify=False), critical=True)
                 .add_extension(x509.ExtendedKeyUsage([x509.ObjectIdentifier(request.role.value)]), critical=True)
             )
+        if request.urls:
+            builder = builder.add_extension(_reached(request.urls), critical=False)
         return builder.sign(self._signer.private_key, None).public_bytes(Encoding.DER)
 
     def _remember(self, key: Ed25519PublicKey) -> None:
@@ -344,6 +367,7 @@ def parse_certificate(der: bytes, issuer: x509.Certificate, by: Certificate | No
         # A department's CA is made for nothing else, and is not the bus CA under its own name.
         sound = len(usages) == 1 if role else _certifies(parsed) and constraints.path_length == 0
         unknown = {one.oid for one in parsed.extensions if one.critical} - _CRITICAL
+        urls = _urls(parsed.extensions, role)
     except Exception as exc:  # hostile DER: DuplicateExtension, UnsupportedAlgorithm, ValueError, ...
         raise Refused(Code.CERTIFICATE_INVALID, "the certificate does not chain to the bus CA with a role") from exc
     if not sound or unknown or not isinstance(key, Ed25519PublicKey):
@@ -360,7 +384,35 @@ def parse_certificate(der: bytes, issuer: x509.Certificate, by: Certificate | No
         not_before=parsed.not_valid_before_utc,
         not_after=parsed.not_valid_after_utc,
         issuer=None if by is None else by.id,
+        urls=urls,
     )
+
+
+def check_url(text: str) -> str:
+    """Where a gateway is reached: `https://HOST[:PORT]`, no path. Raises `Malformed` (CERTIFICATE_INVALID)."""
+    if not _URL.match(text):
+        raise Malformed(Code.CERTIFICATE_INVALID, f"{text!r:.100} is no address of a gateway: https://HOST[:PORT] is")
+    return text
+
+
+def _reached(urls: tuple[str, ...]) -> x509.SubjectAlternativeName:
+    """Raises `Malformed` (CERTIFICATE_INVALID)."""
+    if len(urls) > MAX_URLS:
+        raise Malformed(Code.CERTIFICATE_INVALID, f"a gateway is reached at {MAX_URLS} addresses at most")
+    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(check_url(url)) for url in urls])
+
+
+def _urls(extensions: x509.Extensions, role: Role | None) -> tuple[str, ...]:
+    """Where a gateway's certificate says that it is reached. Raises `Malformed` (CERTIFICATE_INVALID)."""
+    try:
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    urls = tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
+    if role is not Role.GATEWAY or len(urls) != len(list(names)) or not urls:
+        raise Malformed(Code.CERTIFICATE_INVALID, "only a gateway is reached, and at URIs")
+    _reached(urls)
+    return urls
 
 
 def _certifies(parsed: x509.Certificate) -> bool:
@@ -382,23 +434,29 @@ def _check_below(issuer: x509.Certificate, department: str | None, role: Role | 
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """A file that only its owner reads, whole or not at all."""
+    """A file that only its owner reads, whole or not at all. Raises `Unavailable` (DISK_FULL)."""
     _write(path, data, 0o600)
 
 
 def write_public(path: Path, data: bytes) -> None:
-    """A file for everybody, whole or not at all."""
+    """A file for everybody, whole or not at all. Raises `Unavailable` (DISK_FULL)."""
     _write(path, data, 0o644)
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
     temporary = path.with_suffix(path.suffix + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    temporary.replace(path)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(path)
+    except OSError as exc:
+        if exc.errno not in _FULL:
+            raise
+        temporary.unlink(missing_ok=True)
+        raise Unavailable(Code.DISK_FULL, f"{path} could not be written: free disk space; it is as before") from exc
 
 
 def private_pem(key: Ed25519PrivateKey | EllipticCurvePrivateKey) -> bytes:

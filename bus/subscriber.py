@@ -2,7 +2,9 @@
 
 Promises: a record is handed over at least once and committed only after the handler is done. A record that cannot be
 verified or opened goes to the consumer's dead-letter topic with its code and never blocks its partition. While the
-gateway is away or a record is not admitted yet, the partition waits with back-off and loses nothing.
+bus's gateways are away or a record is not admitted yet, the partition waits with back-off and loses nothing. A
+provider's own gateway is waited for half a minute: then its records become dead letters, to be replayed, so that no
+provider holds up the others' records.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from math import inf
 from time import monotonic
@@ -27,7 +29,7 @@ from bus.envelope import Record
 from bus.identity import Identity
 from bus.kafka import consumer, kafka_errors, partitions_of, producer, stop
 from bus.messages import Grant, Read, Result
-from bus.opening import OpenedRecord, Secrets, open_record, schema_of
+from bus.opening import OpenedRecord, Secrets, elsewhere, open_record, schema_of
 from bus.proof import ProofVerifier
 from bus.topics import apply, dead_letters, group_of, retries
 from bus.trust import Trust
@@ -41,6 +43,7 @@ FIRST_WAIT = 0.05
 ALLOWED_SECONDS = 5.0  # an agreement that came into force is known to Kafka within a second
 LONGEST_WAIT = 5.0  # a gateway that came back is found within this
 SEND_SECONDS = 30.0
+OWN_SECONDS = 30.0  # a provider's own gateway restarts in five
 _RETRIED = frozenset({Code.NOT_ADMITTED, Code.INDEX_STALE, Code.AUDIT_STALLED, Code.FACTS_CHANGED})
 
 log = structlog.get_logger()
@@ -71,7 +74,8 @@ class _Held:
 
     message: Any
     record: Record
-    grant: Grant | None = None
+    elsewhere: set[str] = field(default_factory=set)  # whose gateways do not open it
+    result: Result | None = None
 
 
 class Subscriber:
@@ -88,8 +92,12 @@ class Subscriber:
         items: Sequence[str],
         wanted: Wanted,
         offsets: Mapping[tuple[str, int], int] | None = None,
+        patience: float = OWN_SECONDS,
     ) -> None:
-        """`offsets` given: the handler's sink keeps them with its data, and Kafka's own group offsets are not used."""
+        """`offsets` given: the handler's sink keeps them with its data, and Kafka's own group offsets are not used.
+
+        `patience`: how many seconds a provider's own gateway is waited for.
+        """
         self.identity = identity
         self._cluster = cluster = identity.cluster(servers)
         self._gateways = gateways
@@ -101,6 +109,8 @@ class Subscriber:
         self._offsets = offsets
         self._trust = TrustFeed(Trust(identity.authority), cluster, f"subscriber-{group}")
         self._verifier = ProofVerifier()
+        self._patience = patience
+        self._away: dict[str, float] = {}  # since when a provider's own gateway did not answer
 
     async def run(self, handler: Handler) -> None:
         """Hands over batches until cancelled. Raises what the handler raises, with nothing of that batch committed."""
@@ -148,7 +158,9 @@ class Subscriber:
             except DeptbusError as exc:
                 failed.append((message, exc))
         opened: list[Opened] = []
-        for one, secrets in await self._ask(client, held):
+        answered, unanswered = await self._ask(client, held)
+        failed += [(one.message, error) for one, error in unanswered]
+        for one, secrets in answered:
             try:
                 opened.append(self._open(one, secrets))
             except DeptbusError as exc:
@@ -204,35 +216,72 @@ class Subscriber:
             except DeptbusError:
                 continue
 
-    async def _ask(self, client: GatewayClient, held: Sequence[_Held]) -> list[tuple[_Held, Secrets]]:
-        """Keys for all of them. What is not admitted yet, or cannot be decided now, is asked again with back-off."""
+    async def _ask(
+        self, client: GatewayClient, held: Sequence[_Held]
+    ) -> tuple[list[tuple[_Held, Secrets]], list[tuple[_Held, DeptbusError]]]:
+        """Keys for all of them. What is not admitted yet, or cannot be decided now, is asked again with back-off.
+
+        Also (record, error) of those whose provider's own gateway stays away.
+        """
         done: list[tuple[_Held, Secrets]] = []
+        failed: list[tuple[_Held, DeptbusError]] = []
         waiting, wait = list(held), FIRST_WAIT
         while waiting:
-            try:
-                grant, secrets = await self._keys(client, waiting)
-            except Unavailable as exc:
-                log.warning("gateway_unavailable", code=exc.code, waiting=len(waiting))
-            else:
-                results = {r.leaf_hash: r for r in grant.results}
-                again = []
-                for one in waiting:
-                    if _is_open(results[one.record.leaf_hash]):
-                        again.append(one)
+            again: list[_Held] = []
+            for owner, asked in self._by_owner(client, waiting).items():
+                try:
+                    grant, secrets = await self._keys(client, asked, owner)
+                except Unavailable as exc:
+                    log.warning("gateway_unavailable", code=exc.code, owner=owner, waiting=len(asked))
+                    if self._given_up(owner):
+                        failed += [(one, exc) for one in asked]
                     else:
-                        one.grant = grant
-                        done.append((one, secrets))
-                if len(again) < len(waiting):
-                    wait = FIRST_WAIT
-                waiting = again
+                        again += asked
+                else:
+                    self._away.pop(owner, None)
+                    results = {r.leaf_hash: r for r in grant.results}
+                    for one in asked:
+                        one.result = results[one.record.leaf_hash]
+                        if await self._settled(client, one, owner):
+                            done.append((one, secrets))
+                        else:
+                            again.append(one)
+            if len(again) < len(waiting):
+                wait = FIRST_WAIT
+            waiting = again
             if waiting:
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, LONGEST_WAIT)
-        return done
+        return done, failed
 
-    async def _keys(self, client: GatewayClient, waiting: Sequence[_Held]) -> tuple[Grant, Secrets]:
+    def _by_owner(self, client: GatewayClient, waiting: Sequence[_Held]) -> dict[str, list[_Held]]:
+        """Whose gateway to ask for which: one question for most batches."""
+        asked: dict[str, list[_Held]] = {}
+        for one in waiting:
+            owners = client.owners(self._trust.trust, one.record.claims.issuer)
+            owner = next((name for name in owners if name not in one.elsewhere), owners[-1])
+            asked.setdefault(owner, []).append(one)
+        return asked
+
+    def _given_up(self, owner: str) -> bool:
+        """Whether a provider's own gateway was away for so long that nobody waits for it. The bus's are waited for."""
+        if owner == self.identity.gateway_owner:
+            return False
+        return monotonic() - self._away.setdefault(owner, monotonic()) > self._patience
+
+    async def _settled(self, client: GatewayClient, one: _Held, owner: str) -> bool:
+        """Whether the answer stands, or another gateway is to be asked, or this one again."""
+        assert one.result is not None
+        if not elsewhere(one.result):
+            return not _is_open(one.result)
+        one.elsewhere.add(owner)
+        if one.elsewhere.issuperset(client.owners(self._trust.trust, one.record.claims.issuer)):
+            await self._trust.catch_up()  # of a provider whose own gateway is new
+        return one.elsewhere.issuperset(client.owners(self._trust.trust, one.record.claims.issuer))
+
+    async def _keys(self, client: GatewayClient, waiting: Sequence[_Held], owner: str) -> tuple[Grant, Secrets]:
         reads = [Read(one.record.claims_bytes, self._sections(one.record)) for one in waiting]
-        return await client.keys(self._trust.trust, reads, self._wanted, learn=self._trust.catch_up)
+        return await client.keys(self._trust.trust, reads, self._wanted, learn=self._trust.catch_up, owner=owner)
 
     def _sections(self, record: Record) -> tuple[str, ...]:
         """An erased licence has no sections: only its state is asked for."""
@@ -240,10 +289,9 @@ class Subscriber:
         return tuple(name for name in self._wanted.sections if name in there)
 
     def _open(self, one: _Held, secrets: Secrets) -> Opened:
-        assert one.grant is not None
+        assert one.result is not None
         message = one.message
-        result = next(r for r in one.grant.results if r.leaf_hash == one.record.leaf_hash)
-        opened = open_record(one.record, schema_of(self._catalogue, one.record), result, secrets)
+        opened = open_record(one.record, schema_of(self._catalogue, one.record), one.result, secrets)
         time = deadletters.origin_of(message).time
         return Opened(
             **{each.name: getattr(opened, each.name) for each in fields(opened)},

@@ -71,6 +71,7 @@ class Trust:
         self._certificates: dict[bytes, Certificate] = {}
         self._by_key: dict[bytes, bytes] = {_raw(self.authority.public_key()): self._authority_id}
         self._kem: dict[bytes, KemKey] = {}
+        self._reached: dict[str, list[bytes]] = {}  # gateways' certificates that say where, by owner
         self._revoked: dict[tuple[bytes, bytes], Revoked] = {}  # by (signer, certificate)
         self._revocations: Counter[bytes] = Counter()
         self._waiting: dict[bytes, list[bytes]] = {}
@@ -115,6 +116,8 @@ class Trust:
             raise Refused(Code.CERTIFICATE_INVALID, f"more than {MAX_CERTIFICATES} certificates")
         self._claim_key(certificate)
         self._certificates[certificate.id] = certificate
+        if certificate.urls:
+            self._reached.setdefault(certificate.uscc, []).append(certificate.id)
         if certificate.role is None:
             self._issuers.setdefault(parsed.subject.public_bytes(), []).append((parsed, certificate))
             self._retry(parsed.subject.public_bytes())
@@ -223,16 +226,25 @@ class Trust:
             raise Refused(Code.RECIPIENT_INVALID, f"no gateway key of {owner} is valid at {when}: start its gateway")
         return max(valid, key=lambda k: k.not_after)
 
+    def gateways(self, owner: str, at: datetime) -> tuple[str, ...]:
+        """Where a department's own gateways are reached, the newest certificate's addresses first; empty: nowhere."""
+        known = [self._certificates[one] for one in self._reached.get(owner, ()) if self._counts(one, at, owner)]
+        known.sort(key=lambda one: one.not_before, reverse=True)
+        return tuple(dict.fromkeys(url for one in known for url in one.urls))
+
+    def _counts(self, gateway: bytes, at: datetime, owner: str) -> bool:
+        try:
+            self.certificate(gateway, Role.GATEWAY, at, owner)
+        except Refused:
+            return False
+        return True
+
     def _stands(self, kem: KemKey, at: datetime) -> bool:
         """Whether the key's signer may still sign.
 
         Else whoever has a stolen, revoked gateway key could go on naming keys of their own, back-dated.
         """
-        try:
-            self.certificate(kem.signer, Role.GATEWAY, at, kem.owner)
-        except Refused:
-            return False
-        return True
+        return self._counts(kem.signer, at, kem.owner)
 
     def _add_kem(self, body: dict[str, Any]) -> None:
         if body["kem"] != hpke.KEM_ID:

@@ -14,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from bus import access, cataloguefeed, db, hpke, kafkaadmin, keeper, pseudonyms, topics, trustfeed
 from bus.cataloguefeed import CatalogueFeed, standing_value
@@ -24,7 +26,15 @@ from bus.gateway.master import COST_RANDOM, Master, Passphrase
 from bus.identity import Identity
 from bus.kafka import kafka_errors, producer
 from bus.people.openid import Registration
-from bus.pki import CERTIFICATE_DAYS, CertificateAuthority, Role, Signer, write_private
+from bus.pki import (
+    CERTIFICATE_DAYS,
+    CertificateAuthority,
+    Role,
+    Signer,
+    check_url,
+    write_private,
+    write_public,
+)
 from bus.recorder.guard import Guard
 from bus.recorder.log import LogKeys
 from bus.supervision import Rules
@@ -48,7 +58,11 @@ GENERATION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bus:
-    """A bus's own folder: `config.json`, `ca/`, `gateway/`, `recorder/`, `log/`."""
+    """A bus's own folder: `config.json`, `ca/`, `gateway/`, `recorder/`, `log/`.
+
+    A process needs of `ca/` the certificate alone: the key may be elsewhere. A provider's own gateway has such a folder
+    with `gateway/` in it, whose key is the provider's.
+    """
 
     folder: Path
     origin: str
@@ -76,6 +90,15 @@ class Bus:
     def authority(self) -> CertificateAuthority:
         """The bus's CA, with its private key."""
         return CertificateAuthority(self.folder / "ca")
+
+    @property
+    def authority_der(self) -> bytes:
+        """The bus CA's certificate. Raises `Misuse` (CONFIG_INVALID)."""
+        file = self.folder / "ca" / "ca.pem"
+        try:
+            return x509.load_pem_x509_certificate(file.read_bytes()).public_bytes(Encoding.DER)
+        except (OSError, ValueError) as exc:
+            raise Misuse(Code.CONFIG_INVALID, f"{file}: the bus CA's certificate cannot be read") from exc
 
     def signer(self, process: str) -> Signer:
         """The key of `gateway` or `recorder`."""
@@ -219,7 +242,7 @@ async def renew_login(folder: Path, kafka: Cluster, user: str) -> None:
 
 async def _announce(bus: Bus, kafka: Cluster, connection: asyncpg.Connection) -> None:
     """Puts on `bus.catalogue` what it lacks: publishers need no gateway."""
-    trust = TrustFeed(Trust(bus.authority.signer.der), kafka, "bootstrap")
+    trust = TrustFeed(Trust(bus.authority_der), kafka, "bootstrap")
     feed = CatalogueFeed(trust, bus.operator, kafka, "bootstrap")
     client = await producer(kafka, "bootstrap")
     try:
@@ -299,6 +322,50 @@ async def add_org(
         kafka, [(cataloguefeed.TOPIC, one.id.bytes, standing_value(one, begin, signer)) for one in given if one]
     )
     return identity
+
+
+def own_gateway(folder: Path) -> Path:
+    """Where a department's own gateway is: a bus's folder (`Bus`) in the department's."""
+    return folder / "bus"
+
+
+async def add_gateway(
+    bus: Bus, folder: Path, kafka: Cluster, dsn: str, *, identity: Identity, urls: Sequence[str]
+) -> Bus:
+    """A provider's own gateway (自建网关): from now on the department seals its sessions to it, and to nobody else.
+
+    Its certificate says where it is reached; called again it is given another that says `urls`. What was sealed before
+    is the bus's gateways' to open. The department's folder says last whom it seals to: a crash before that changes
+    nothing for it. Raises `Malformed` (CERTIFICATE_INVALID) for what is no address.
+    """
+    own = own_gateway(folder)
+    keys_, reached = own / "gateway", tuple(map(check_url, urls))
+    for name in ("ca", "tls"):
+        (own / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_public(own / name / "ca.pem", (bus.folder / name / "ca.pem").read_bytes())
+    said = {"origin": bus.origin, "operator": bus.operator, "region": bus.region}
+    if not (own / "config.json").exists() or Signer.load(keys_, "gateway").urls != reached:
+        keys_.mkdir(exist_ok=True, mode=0o700)
+        bus.authority.issue(Role.GATEWAY, identity.uscc, f"{identity.name} gateway", reached).save(keys_, "gateway")
+    signer = Signer.load(keys_, "gateway")
+    keep_keys(keys_, signer)
+    write_private(own / "config.json", json.dumps(said, indent=2).encode())
+    if kafka.login is not None:
+        (await _log_in(kafka, access.gateway_of(identity.uscc), Login.load(keys_))).save(keys_)
+    connection = await db.connect(dsn)
+    try:
+        await control.has_own_gateway(connection, identity.uscc)
+        if kafka.login is not None:
+            await keeper.admit(kafka, connection, Catalogue.load(), identity.uscc)
+    finally:
+        await connection.close()
+    made = Bus.load(own)
+    keyring, values = made.keyring(), [certificate_value(signer.der)]
+    if not keyring.master.locked:  # else it was set up before, and its officers have yet to unlock it
+        values.append(keyring.renew_kem(datetime.now(UTC)))
+    await publish_certificates(kafka, values)
+    replace(identity, own_gateway=True).save_about(folder)
+    return made
 
 
 def consumer_kem(public: bytes, department: Signer) -> bytes:

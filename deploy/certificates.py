@@ -22,7 +22,7 @@ from bus.pki import Certificate, CertificateAuthority, Role, Signer, write_priva
 from bus.transport import Cluster
 from bus.trust import KemKey, Revoked, Trust, certificate_value, revocation_value
 from bus.trustfeed import TrustFeed
-from deploy.bootstrap import Bus, consumer_kem, publish_certificates
+from deploy.bootstrap import Bus, consumer_kem, own_gateway, publish_certificates
 from schemas.errors import Code, Misuse, Refused
 
 SOON = timedelta(days=30)
@@ -57,10 +57,16 @@ class Holder:
     kind: Kind
     name: str
     uscc: str
+    urls: tuple[str, ...] = ()  # where a gateway is reached
 
     @classmethod
     def of(cls, kind: Kind, bus: Bus, identity: Identity | None, folder: Path | None) -> Holder:
-        """Raises `Misuse` (CONFIG_INVALID): a department's key has a department, a process's has none."""
+        """Raises `Misuse` (CONFIG_INVALID): a department's key has a department, a process's has none, unless it is the
+        department's own gateway's.
+        """
+        if kind is Kind.GATEWAY and identity is not None and folder is not None:
+            at, name = own_gateway(folder) / kind, f"{identity.name} {kind}"
+            return cls(folder=at, kind=kind, name=name, uscc=identity.uscc, urls=Signer.load(at, kind).urls)
         if kind in PROCESSES:
             if identity is not None:
                 raise Misuse(Code.CONFIG_INVALID, f"the {kind}'s key is the bus's own: leave --as out")
@@ -74,7 +80,8 @@ class Holder:
         """A certification request (PEM) for a new key that waits in the folder. Raises `Misuse` for a KEM key."""
         if self.kind is Kind.KEM:
             raise Misuse(Code.CONFIG_INVALID, "a KEM key is signed by its department, not certified: renew it")
-        return pki.request(self.folder, self.kind, name=self.name, uscc=self.uscc, role=_ROLES[self.kind])
+        role = _ROLES[self.kind]
+        return pki.request(self.folder, self.kind, name=self.name, uscc=self.uscc, role=role, urls=self.urls)
 
     def install(self, certificate: bytes) -> Signer:
         """Puts the waiting key in place. Raises `Misuse` (CONFIG_INVALID)."""

@@ -14,12 +14,10 @@ import structlog
 import uvloop
 
 from bus.gateway.app import create_app
-from bus.gateway.keyring import open_keyring
 from bus.gateway.service import Gateway
 from bus.httpsig import authority
 from bus.keeper import Keeper
 from bus.logs import configure
-from bus.pki import Signer
 from bus.recorder.service import Recorder
 from bus.transport import Cluster
 from bus.trust import Trust
@@ -43,7 +41,6 @@ def main() -> None:
     parser.add_argument("--login", type=Path, help="a folder with the login of Kafka's administrator: for access")
     parser.add_argument("--tls", type=Path, help="a PEM file with the gateway's key and certificate: without it, HTTP")
     parser.add_argument("--client-ca", type=Path, help="who certifies those who may connect at all (mutual TLS)")
-    parser.add_argument("--keys", type=Path, help="a provider's own gateway: the folder of its key and of its keys")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--base-url", help="https://HOST[:PORT], where others reach the gateway: for AuthZEN discovery")
     parser.add_argument(
@@ -71,18 +68,18 @@ async def until_stopped(work: Awaitable[None]) -> None:
 
 
 async def _gateway(arguments: argparse.Namespace) -> None:
-    bus, own = Bus.load(arguments.bus), arguments.keys
+    bus = Bus.load(arguments.bus)
     gateway = Gateway(
-        keyring=bus.keyring() if own is None else open_keyring(own, Signer.load(own, "gateway")),
+        keyring=bus.keyring(),
         operator=bus.operator,
         origin=bus.origin,
-        authority=bus.authority.signer.der,
+        authority=bus.authority_der,
         catalogue=Catalogue.load(),
         cluster=bus.cluster(arguments.kafka, "gateway"),
         dsn=_dsn(arguments),
         proofs=bus.proofs(),
         years=bus.supervision_rules().years,
-        names=_names(arguments),
+        names=[*_names(arguments), *map(authority, bus.signer("gateway").urls)],
         people=bus.people(),
     )
     async with gateway:
@@ -119,7 +116,7 @@ async def _recorder(arguments: argparse.Namespace) -> None:
         bus.signer("recorder"),
         bus.origin,
         Catalogue.load(),
-        Trust(bus.authority.signer.der),
+        Trust(bus.authority_der),
         bus.cluster(arguments.kafka, "recorder"),
         _dsn(arguments),
         bus.log_keys(),

@@ -30,6 +30,11 @@ async def add_org(
         raise Refused(Code.STATE_INVALID, f"another department is called {name}") from exc
 
 
+async def has_own_gateway(connection: asyncpg.Connection, uscc: str) -> None:
+    """A department's own gateways open its sessions from now on."""
+    await connection.execute(SQL["has_own_gateway"], uscc)
+
+
 async def orgs(connection: asyncpg.Connection) -> list[dict[str, Any]]:
     """Everyone who has joined: uscc, name, and what it is; `issues` has `item` or `item:division`."""
     return [dict(row) for row in await connection.fetch(SQL["orgs"])]

@@ -4,8 +4,11 @@ ON CONFLICT (uscc) DO UPDATE
    SET auditor = org.auditor OR EXCLUDED.auditor, portal = org.portal OR EXCLUDED.portal,
        operator = org.operator OR EXCLUDED.operator;
 
+-- name: has_own_gateway
+UPDATE org SET own_gateway = true WHERE uscc = $1;
+
 -- name: orgs
-SELECT o.uscc, o.name, o.suspended, o.auditor, o.portal, o.operator,
+SELECT o.uscc, o.name, o.suspended, o.auditor, o.portal, o.operator, o.own_gateway,
        ARRAY(SELECT DISTINCT CASE i.region WHEN '' THEN i.item ELSE i.item || ':' || i.region END
                FROM issuer i WHERE i.uscc = o.uscc AND i.state = 'ACTIVE' ORDER BY 1) AS issues
   FROM org o ORDER BY o.name;

@@ -75,7 +75,7 @@ def register(app: typer.Typer) -> None:
             document: dict[str, Any] = {"certificate": kem.hex(), "owner": identity.uscc}
         else:
             holder = _holder(where, key, department)
-            made = await certificates.renew(holder, _authority(where, by), bus.authority.signer.der, kafka)
+            made = await certificates.renew(holder, _authority(where, by), bus.authority_der, kafka)
             document = _shown(made)
         emit(document, as_json=json, human=lambda: facts(f"{key} is renewed", document))
 
@@ -93,7 +93,7 @@ def register(app: typer.Typer) -> None:
         """End a certificate now; with a CA's, everything below it. Says which records are in doubt."""
         where, compromised = Home.find(home), _moment(since)
         bus, stack, id_ = where.load_bus(), where.stack(), _id(certificate)
-        authority = bus.authority.signer.der
+        authority = bus.authority_der
         found = await certificates.revoke(_authority(where, by), authority, id_, compromised, stack.administrator)
         doubted: list[str] = []
         if compromised is not None:
@@ -111,7 +111,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Show every certificate and KEM key of the bus and the days that it has left."""
         where = Home.find(home)
-        authority, kafka = where.load_bus().authority.signer.der, where.stack().administrator
+        authority, kafka = where.load_bus().authority_der, where.stack().administrator
         async with certificates.knowing(authority, kafka) as trust:
             rows = certificates.listed(trust, where.names(), datetime.now(UTC), ended=ended)
         columns = ("owner", "role", "by", "days left", "state", "id")
@@ -126,7 +126,7 @@ async def _issue(where: Home, key: Kind, file: Path, owner: str, by: str | None,
     """What is asked for is whoever sent the file's word: the officer says for whom, and what for."""
     asked = certificates.expected(pki.parse_request(_bytes(file)), key, where.uscc_of(owner))
     named = replace(asked, name=where.names().get(asked.uscc, asked.name))
-    authority = where.load_bus().authority.signer.der
+    authority = where.load_bus().authority_der
     made = await certificates.issue(_authority(where, by), authority, named, where.stack().administrator)
     write_public(out, certificates.pem(made))
     document = {"certificate": certificates.id_of(made), "owner": asked.uscc, "file": str(out)}

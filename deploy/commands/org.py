@@ -16,7 +16,7 @@ from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, facts, table
 from schemas.errors import Code, Misuse
 
-_REMARKS = ("operator", "auditor", "portal", "suspended")
+_REMARKS = ("operator", "auditor", "portal", "own gateway", "suspended")
 
 Which = Annotated[str, typer.Argument(help="A department: a name of `deptbus org list`, or a credit code.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why: it stays in the log.")]
@@ -94,6 +94,29 @@ def register(app: typer.Typer) -> None:
         emit(document, as_json=json, human=lambda: err.print(f"{name} has a new password: start its processes anew"))
 
     @command(org)
+    async def gateway(
+        name: Annotated[str, typer.Argument(help="A department that has joined and issues licences.")],
+        url: Annotated[
+            list[str], typer.Option("--url", help="https://HOST:PORT where it is reached; up to four, may be repeated.")
+        ],
+        home: HomeOption = None,
+        json: Json = False,
+    ) -> None:
+        """Give a department a gateway of its own (自建网关): the bus's gateways can't open its records from then on.
+
+        Its certificate says where it is reached, and subscribers ask it there. `deptbus up` runs it if that is this
+        machine. What the department published before, the bus's gateways open still. Start its publishers anew.
+        """
+        where = Home.find(home)
+        stack, folder = where.stack(), where.org_folder(name)
+        identity = where.identity(name)
+        own = await bootstrap.add_gateway(
+            where.load_bus(), folder, stack.administrator, stack.postgres, identity=identity, urls=url
+        )
+        document = {"name": name, "uscc": identity.uscc, "folder": str(own.folder), "urls": url}
+        emit(document, as_json=json, human=lambda: err.print(f"{name} seals to its own gateway: {own.folder} has it"))
+
+    @command(org)
     async def suspend(
         name: Which, reason: Reason, department: Caller = None, home: HomeOption = None, json: Json = False
     ) -> None:
@@ -117,7 +140,13 @@ def register(app: typer.Typer) -> None:
         finally:
             await connection.close()
         rows = [
-            (o["name"], o["uscc"], ", ".join(o["issues"]), ", ".join(one for one in _REMARKS if o[one])) for o in orgs
+            (
+                o["name"],
+                o["uscc"],
+                ", ".join(o["issues"]),
+                ", ".join(one for one in _REMARKS if o[one.replace(" ", "_")]),
+            )
+            for o in orgs
         ]
         emit(orgs, as_json=json, human=lambda: table("Departments", ("name", "credit code", "issues", ""), rows))
 

@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
@@ -198,6 +199,10 @@ class Supervisor:
             more += [] if self._base_url is None else ["--base-url", self._base_url]
             more += [] if self._client_ca is None else ["--client-ca", str(self._client_ca)]
             self._process("gateway", servers, dsn_file, ports[5], *more)
+            for name, own, port in self._own_gateways():
+                metrics[name] = f"http://127.0.0.1:{(metrics_port := free_ports(1)[0])}/metrics"
+                more = ["--port", str(port), "--tls", str(tls.server(name))]
+                self._process("gateway", servers, dsn_file, metrics_port, *more, name=name, bus=own)
             for name, url in metrics.items():
                 await self._until(name, lambda url=url: _ready(url))  # type: ignore[misc]
         assert self._watchdog is not None
@@ -243,11 +248,31 @@ class Supervisor:
         start("accounts", arguments, home.logs / "accounts.log", announce=self._add)
         await self._until("accounts", lambda: accounts.answers(client))
 
-    def _process(self, name: str, bootstrap_servers: str, dsn_file: Path, metrics_port: int, *more: str) -> None:
+    def _own_gateways(self) -> Iterator[tuple[str, Path, int]]:
+        """Name, folder and port of those departments' own gateways that are reached on this machine."""
+        for folder in sorted((self._home.path / "orgs").glob("*")):
+            own = bootstrap.own_gateway(folder)
+            if (own / "config.json").exists():
+                for url in map(urlsplit, bootstrap.Bus.load(own).signer("gateway").urls):
+                    if url.hostname in ("127.0.0.1", "localhost"):
+                        yield f"gateway-{folder.name}", own, url.port or 443
+
+    def _process(
+        self,
+        process: str,
+        bootstrap_servers: str,
+        dsn_file: Path,
+        metrics_port: int,
+        *more: str,
+        name: str = "",
+        bus: Path | None = None,
+    ) -> None:
+        """`name` is the process's own, if several do the same; `bus` the folder that it is of."""
+        name = name or process
         self._say(f"Starting the {name}")
         arguments: list[str | Path] = [
-            *(sys.executable, "-m", "deploy.process", name, "--bus", self._home.bus, "--kafka", bootstrap_servers),
-            *("--postgres-file", dsn_file, "--metrics-port", str(metrics_port)),
+            *(sys.executable, "-m", "deploy.process", process, "--bus", bus or self._home.bus),
+            *("--kafka", bootstrap_servers, "--postgres-file", dsn_file, "--metrics-port", str(metrics_port)),
             *more,
         ]
         start(name, arguments, self._home.logs / f"{name}.log", announce=self._add)
@@ -409,7 +434,7 @@ async def stop_running(home: Home) -> bool:
             home.stack_file.unlink(missing_ok=True)
         return False
     with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)  # a shell that put `up` in the background has it ignore SIGINT
     deadline = time.monotonic() + 4 * STOP_SECONDS
     while lock.holder(home.path) is not None:
         if time.monotonic() > deadline:

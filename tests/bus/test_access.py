@@ -27,6 +27,7 @@ departments = st.lists(
         uscc=st.sampled_from(CODES),
         suspended=st.booleans(),
         auditor=st.booleans(),
+        own_gateway=st.booleans(),
         issues=st.frozensets(st.sampled_from(ITEMS), max_size=3),
         opens=st.frozensets(st.sampled_from(ITEMS), max_size=3),
         records_a_day=st.none() | st.integers(0, 10**9),
@@ -66,6 +67,12 @@ def test_a_department_may_what_its_powers_and_agreements_say(known: list[Departm
     for one in known:
         reads = {name for name in names if may(made, one.uscc, "Read", "topic", name)}
         writes = {name for name in names if may(made, one.uscc, "Write", "topic", name)}
+        gateway = access.gateway_of(one.uscc)
+        assert (gateway in made.users) is one.own_gateway
+        released = one.own_gateway and not one.suspended
+        assert {name for name in names if may(made, gateway, "Read", "topic", name)} == (SHARED if released else set())
+        told = {name for name in names if may(made, gateway, "Write", "topic", name)}
+        assert told == ({"audit.access", "bus.certificates"} if released else set())
         if one.suspended:
             assert made.of(one.uscc).bindings == frozenset()
             continue

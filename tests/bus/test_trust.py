@@ -580,3 +580,68 @@ def test_a_parsed_certificate_is_frozen(world: World) -> None:
     """Values that are handed out cannot be changed by who got them; a changed copy is another."""
     found = world.trust.certificate(world.signer(Role.RECORD).id, Role.RECORD, world.now)
     assert replace(found, uscc=OTHER) != found
+
+
+URL = "https://gateway.example:8443"
+
+
+def reached(world: World, role: Role, names: list[x509.GeneralName]) -> bytes:
+    """A certificate by the bus CA, of the role, with these names: `CertificateAuthority` makes few of them."""
+    key = Ed25519PrivateKey.generate()
+    made = x509.load_der_x509_certificate(world.signer(role).der)
+    builder = pki.certificate_builder(
+        made.subject, made.issuer, key.public_key(), made.not_valid_before_utc, made.not_valid_after_utc
+    )
+    for extension in made.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(world.ca.signer.private_key, None).public_bytes(Encoding.DER)
+
+
+def test_a_gateways_certificate_says_where_it_is_reached(world: World) -> None:
+    """Only while it counts, and only of its owner; what was asked for is what is certified."""
+    signer = world.ca.issue(Role.GATEWAY, DEPARTMENT, DEPARTMENT, (URL, "https://[2001:db8::1]"))
+    world.trust.add(certificate_value(signer.der))
+    assert world.trust.gateways(DEPARTMENT, world.now) == signer.urls == (URL, "https://[2001:db8::1]")
+    assert world.trust.gateways(GATEWAY_OWNER, world.now) == ()
+    world.revoke(signer, world.now)
+    assert world.trust.gateways(DEPARTMENT, world.now) == ()
+
+
+@pytest.mark.parametrize(
+    ("role", "names"),
+    [
+        (Role.RECORD, [x509.UniformResourceIdentifier(URL)]),
+        (Role.GATEWAY, [x509.DNSName("gateway.example")]),
+        (Role.GATEWAY, [x509.UniformResourceIdentifier(URL), x509.DNSName("gateway.example")]),
+        (Role.GATEWAY, [x509.UniformResourceIdentifier(f"{URL}{n}") for n in range(5)]),
+        *(
+            (Role.GATEWAY, [x509.UniformResourceIdentifier(url)])
+            for url in (
+                "http://gateway.example",
+                "https://gateway.example/v1",
+                "https://user@gateway.example",
+                "https://gateway.example:0",
+                "https://GATEWAY.example",
+                "https://gateway.example\n",
+                "https://",
+                "https://169.254.169.254#",
+                "file:///etc/passwd",
+            )
+        ),
+    ],
+)
+def test_an_address_that_is_none_is_refused_with_its_certificate(
+    world: World, role: Role, names: list[x509.GeneralName]
+) -> None:
+    """One rule a case: else a certificate would send everybody's signed requests somewhere else."""
+    assert world.code(certificate_value(reached(world, role, names))) is Code.CERTIFICATE_INVALID
+
+
+def test_an_address_that_is_none_is_not_asked_for(tmp_path: Path) -> None:
+    """And no key waits for it."""
+    with pytest.raises(Malformed):
+        pki.request(
+            tmp_path / "keys", "gateway", name="g", uscc=DEPARTMENT, role=Role.GATEWAY, urls=("http://gateway.example",)
+        )
+    assert not (tmp_path / "keys").exists()

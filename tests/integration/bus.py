@@ -35,7 +35,7 @@ from bus.recorder.guard import Guard
 from bus.recorder.log import NO_WITNESSES, LogKeys
 from bus.recorder.service import Recorder
 from bus.sealer import Draft, Sealer
-from bus.subscriber import Subscriber, Wanted
+from bus.subscriber import OWN_SECONDS, Subscriber, Wanted
 from bus.supervision import Rules
 from bus.terms import Word
 from bus.tlog.note import NoteSigner
@@ -367,7 +367,9 @@ class World:
         schema = self.catalogue.item(record.claims.item).schema
         return open_section(schema, record, "identity", secrets_[record.leaf_hash, "identity"])[0]
 
-    def subscriber(self, identity: Identity, group: str, **changed: Any) -> Subscriber:
+    def subscriber(
+        self, identity: Identity, group: str, *, patience: float = OWN_SECONDS, **changed: Any
+    ) -> Subscriber:
         wanted = Wanted(
             sections=("identity",), purpose=PURPOSE, ground="STATUTORY_DUTY", operator="test", citation=DUTY
         )
@@ -379,6 +381,7 @@ class World:
             group=group,
             items=[LICENCE],
             wanted=replace(wanted, **changed),
+            patience=patience,
         )
 
     async def group(self, identity: Identity) -> str:
