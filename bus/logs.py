@@ -1,16 +1,18 @@
 """Logs: one JSON object a line on stderr. Never a personal id, never key material.
 
 Whatever stands in a log or a table came from somebody: it is shown to whoever reads it, and their terminal obeys none
-of it.
+of it. A line that cannot be written, such as to a full disk, is lost, and the work that it tells of goes on.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
 import sys
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -31,6 +33,22 @@ def json_line(document: Any, **options: Any) -> str:
     return shown(json.dumps(document, ensure_ascii=False, **options))
 
 
+class _Stderr(io.TextIOBase):
+    """stderr as it is now, for as long as it can be written."""
+
+    def __init__(self) -> None:
+        self._file = sys.stderr
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._file.flush()
+
+
 def configure(process: str, level: int = logging.INFO) -> None:
     """Sets structlog up for a process; libraries' own warnings come in the same form."""
     shared: list[structlog.typing.Processor] = [
@@ -42,7 +60,7 @@ def configure(process: str, level: int = logging.INFO) -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer(json_line)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)

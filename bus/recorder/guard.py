@@ -114,4 +114,5 @@ def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
         finally:
             connection.close()
     except sqlite3.Error as exc:
-        raise Unavailable(Code.DATA_CORRUPT, f"{path}: the guard cannot be used ({exc})") from exc
+        code = Code.DISK_FULL if exc.sqlite_errorcode == sqlite3.SQLITE_FULL else Code.DATA_CORRUPT
+        raise Unavailable(code, f"{path}: the guard cannot be used ({exc})") from exc

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import sqlite3
@@ -10,8 +9,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -20,6 +17,9 @@ import pytest
 
 from bus.outbox import LicenceState, Outbox, Sealed
 from schemas.errors import Code, Malformed, Misuse, Unavailable
+from tests.disks import filled, small_disk
+
+__all__ = ["small_disk"]
 
 ROOT = Path(__file__).parents[2]
 KILLS = 8
@@ -221,22 +221,6 @@ def _killed(path: Path, first: int, seed: int, seconds: float) -> list[tuple[str
     return [(sign, int(rest[0]), int(rest[1]) if len(rest) > 1 else 0) for sign, *rest in words]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    made = os.geteuid() == 0 and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], capture_output=True, check=False
-    )
-    if not made or made.returncode != 0:
-        pytest.skip("a small file system can only be mounted by root, with the right to mount")
-    try:
-        yield mount
-    finally:
-        subprocess.run(["umount", "-l", str(mount)], check=False)
-
-
 def test_a_full_disk_is_said_and_nothing_is_staged(small_disk: Path) -> None:
     """The batch is refused whole; what was staged before stays; with room again it goes on."""
     with Outbox(small_disk / "outbox.sqlite") as outbox:
@@ -257,14 +241,10 @@ def test_a_full_disk_is_said_and_nothing_is_staged(small_disk: Path) -> None:
 
 def test_a_full_disk_at_the_start(small_disk: Path) -> None:
     """Is said with the same code, and no lock is left."""
-    filler = small_disk / "filler"
-    with filler.open("wb", buffering=0) as out, suppress(OSError):
-        while True:
-            out.write(bytes(4096))
-    for _ in range(2):
-        with pytest.raises(Unavailable) as refused:
-            Outbox(small_disk / "outbox.sqlite")
-        assert refused.value.code is Code.DISK_FULL
-    filler.unlink()
+    with filled(small_disk):
+        for _ in range(2):
+            with pytest.raises(Unavailable) as refused:
+                Outbox(small_disk / "outbox.sqlite")
+            assert refused.value.code is Code.DISK_FULL
     with Outbox(small_disk / "outbox.sqlite") as outbox:
         outbox.stage([sealed(1)])

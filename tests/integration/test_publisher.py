@@ -19,7 +19,10 @@ from bus.sealer import Draft, Sealer
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
 from schemas.errors import Code, Malformed, Refused, Unavailable
+from tests.disks import filled, small_disk
 from tests.integration.bus import LICENCE, World, citizen_number, draft, fresh_firm
+
+__all__ = ["small_disk"]
 
 TOPIC = f"licence.{LICENCE}"
 
@@ -120,6 +123,31 @@ async def test_nothing_is_sealed_in_a_session_that_did_not_arrive(
         (sealed,) = await publisher.publish(fresh(1))
     await world.judged([sealed])
     assert await world.codes(parties.consumer, sealed) == [Code.PERMIT]
+
+
+async def test_a_publisher_on_a_full_disk_sends_nothing_and_goes_on_with_room(world: World, small_disk: Path) -> None:
+    """What cannot be kept until the brokers have it is not sent: a crash could seal it a second time."""
+    parties = await world.parties()
+    batch = fresh(32)
+    with Outbox(small_disk / "outbox.sqlite") as outbox:
+        async with Publisher(parties.provider, world.place.servers, world.catalogue, outbox=outbox) as publisher:
+            with filled(small_disk):
+                for _ in range(2):
+                    with pytest.raises(Unavailable) as refused:
+                        await publisher.publish(batch)
+                    assert refused.value.code is Code.DISK_FULL
+            assert outbox.pending() == []
+            assert not await _there(world, publisher, batch)
+            sealed = await publisher.publish(batch)
+            assert await _there(world, publisher, batch) == {one.key for one in sealed}
+    await world.judged(sealed)
+    assert await world.codes(parties.consumer, sealed[-1]) == [Code.PERMIT]
+
+
+async def _there(world: World, publisher: Publisher, drafts: list[Draft]) -> set[bytes]:
+    """The drafts' licences that Kafka has anything of."""
+    ours = {publisher.reference(LICENCE, one.values) for one in drafts}
+    return ours & {message.key for message in await world.on_topic(TOPIC)}
 
 
 async def test_a_value_that_breaks_the_catalogue_sends_nothing_and_is_not_repeated(world: World) -> None:
