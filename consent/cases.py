@@ -85,7 +85,7 @@ _DEFAULTS: Mapping[type, Mapping[str, Any]] = {
         "state": "PUBLISHED",
     },
     RecordFacts: {"state": "ADMITTED", "known_schema": True, "status": "VALID", "valid_from": None}
-    | {"valid_until": None, "superseded": False, "refusal": "NOT_ADMITTED"},
+    | {"valid_until": None, "superseded": False, "erased": False, "refusal": "NOT_ADMITTED"},
     Access: {
         "citation": "",
         "case": "",

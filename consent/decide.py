@@ -160,8 +160,8 @@ def _under(agreement: Agreement, power: Power | None, question: Question, rules:
 
 
 def _state(question: Question, rules: Rules) -> Rule | None:
-    """These rules speak of what is not the newest, valid version: of that one there is nothing to ask."""
-    if question.status is _VALID and not question.record.superseded:
+    """These rules speak of what is erased, or not the newest, valid version: of any other there is nothing to ask."""
+    if question.status is _VALID and not (question.record.superseded or question.record.erased):
         return None
     return broken(rules.state, question)
 

@@ -408,7 +408,7 @@ class RecordFacts:
     """What the index says of the record at hand.
 
     `issuer` is the department in whose power it was issued; `holders` are the pseudonyms of holder and co-holders;
-    `refusal` is why a REFUSED record was not admitted.
+    `refusal` is why a REFUSED record was not admitted. Of one that is `erased` the keys are destroyed, or to be.
     """
 
     state: RecordState
@@ -421,6 +421,7 @@ class RecordFacts:
     valid_from: date | None
     valid_until: date | None
     superseded: bool
+    erased: bool = False
     refusal: Code = Code.NOT_ADMITTED
 
 

@@ -182,6 +182,7 @@ def _record(logged: Logged, admitted: Sequence[Version]) -> RecordFacts:
         valid_from=None if newest is None else newest.valid_from,
         valid_until=None if newest is None else newest.valid_until,
         superseded=newest is not None and own is not None and newest.sequence > own.sequence,
+        erased=Code.RECORD_ERASED in logged.codes,
         refusal=refusal,
     )
 

@@ -727,6 +727,14 @@ STATE = (
         lambda q: not q.record.superseded or q.older,
     ),
     *(_status_rule(*row) for row in _STATUS_RULES),
+    _rule(
+        "keys-not-destroyed",
+        Code.RECORD_ERASED,
+        f"{PIPL} 第四十七条",
+        "The record was erased and its keys are destroyed: nobody can open it any more.",
+        "该记录已删除，密钥已销毁，任何人无法再开启。",
+        lambda q: not q.record.erased,
+    ),
 )
 
 RULES = Rules(whole=WHOLE, mandate=MANDATE, section=SECTION, agreement=AGREEMENT, consent=CONSENT, state=STATE)

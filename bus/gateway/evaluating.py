@@ -394,8 +394,6 @@ class DecisionPoint:
         item = self._catalogue.items.get(asked.claims.item)
         decision = decide(item, one.access, one.sections, record, facts, now)
         code = next((s.code for s in decision.sections if s.code is not Code.PERMIT), Code.PERMIT)
-        if code is Code.PERMIT and found.erased(asked):
-            return Verdict(code=Code.RECORD_ERASED, question=one, detail="the record's keys are destroyed")
         obligations = tuple(_obligations(decision)) if code is Code.PERMIT else ()
         if obligations and one.obliged is not None and OBLIGATION not in one.obliged:
             detail = f"what the permit rests on obliges, and context.supported_obligations lacks {OBLIGATION}"

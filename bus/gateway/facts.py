@@ -117,11 +117,6 @@ class Found:
         """What the index says of a record."""
         return _state(self.records.get(asked.leaf_hash))
 
-    def erased(self, asked: Asked) -> bool:
-        """Whether its keys are destroyed, or to be."""
-        row = self.records.get(asked.leaf_hash)
-        return row is not None and bool(row["erased"])
-
     def provider(self, asked: Asked) -> str:
         """The department in whose power a record was issued: of one that is not admitted, its issuer."""
         return _provider(self.records, asked)
@@ -143,6 +138,7 @@ class Found:
             valid_from=None if row is None else row["valid_from"],
             valid_until=None if row is None else row["valid_until"],
             superseded=row is not None and row["newest"] > row["sequence"],
+            erased=row is not None and bool(row["erased"]),
             refusal=Code.NOT_ADMITTED if row is None or row["refusal"] is None else Code(row["refusal"]),
         )
         consumer = access.consumer

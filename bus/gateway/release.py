@@ -221,10 +221,9 @@ class Releases:
         return key
 
     def decide(self, asked: Asked, access: Access, found: Found, now: datetime) -> Decision:
-        """What these facts say of one read. What is permitted of a record that is erased cannot be had any more."""
+        """What these facts say of one read."""
         record, facts = found.of(asked, access, self._catalogue)
-        decision = decide(self._catalogue.items.get(asked.claims.item), access, asked.sections, record, facts, now)
-        return decision.refused(Code.RECORD_ERASED) if found.erased(asked) else decision
+        return decide(self._catalogue.items.get(asked.claims.item), access, asked.sections, record, facts, now)
 
     async def record(
         self,

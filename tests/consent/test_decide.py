@@ -197,6 +197,7 @@ TABLE: list[tuple[Code, str, Case]] = [
     (Code.STATUS_EXPIRED, "over by the clock", with_record(valid_until=YESTERDAY)),
     (Code.STATUS_EXPIRED, "over by an event", with_record(status=Status.EXPIRED)),
     (Code.STATUS_ERASED, "删除", with_record(status=Status.ERASED)),
+    (Code.RECORD_ERASED, "its keys destroyed", with_record(erased=True)),
 ]
 # What a decision alone never answers: re-reading and what cannot be decided are the gateway's.
 NOT_DECIDED = {Code.FACTS_CHANGED, Code.UNDECIDABLE, Code.PERMIT}
@@ -295,6 +296,9 @@ def test_what_was_erased_never_opens(superseded: bool, section: str, access: Acc
     assert replace(case, record=replace(RECORD, superseded=superseded)).code() is Code.PERMIT or section == OPEN
     erased = replace(RECORD, status=Status.ERASED, superseded=superseded)
     assert replace(case, record=erased).code() is Code.STATUS_ERASED
+    destroyed = replace(RECORD, erased=True, superseded=superseded)
+    older = superseded and section == OPEN  # which rests on no agreement that allows it
+    assert replace(case, record=destroyed).code() is (Code.SUPERSEDED if older else Code.RECORD_ERASED)
 
 
 def test_an_agreement_may_allow_older_versions() -> None:

@@ -28,7 +28,7 @@ from bus.trust import certificate_value
 from deploy import bootstrap
 from schemas.errors import Code, Refused
 from schemas.operations import Operation
-from tests.integration.bus import World, draft, fresh_firm, key_request, reads
+from tests.integration.bus import DUTY, PURPOSE, World, draft, fresh_firm, key_request, reads
 
 
 async def test_an_erased_record_is_refused_by_every_gateway_from_the_answer_on(world: World) -> None:
@@ -47,6 +47,11 @@ async def test_an_erased_record_is_refused_by_every_gateway_from_the_answer_on(w
     for gateway in (1, 0):
         assert await world.codes(parties.consumer, erased, gateway) == [Code.RECORD_ERASED]
         assert await world.codes(parties.consumer, neighbour, gateway) == [Code.PERMIT]
+    asked = {"sections": ["identity"], "purpose": PURPOSE, "ground": "STATUTORY_DUTY", "citation": DUTY}
+    for record, code in ((erased, Code.RECORD_ERASED), (neighbour, Code.PERMIT)):
+        question = asked | {"record": record.leaf_hash.hex()}
+        (said,) = (await world.post(parties.consumer, "/v1/policy:explain", question))["sections"]
+        assert said["code"] == code
     (started,) = await world.found(("record", erased.leaf_hash.hex()), ("kind", "ErasureStarted"))
     assert (started.entry.body["by"], started.entry.body["basis"]) == (parties.provider.uscc, body["basis"])
 
