@@ -58,7 +58,8 @@ def topics(catalogue: Catalogue, *, single_broker: bool) -> list[Topic]:
             partitions=1,
             config=common | {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS)},
         ),
-        Topic(name=trustfeed.TOPIC, partitions=1, config=common | {"cleanup.policy": "compact"}),
+        # Not compacted: whoever writes here, a null over a revocation takes it from nobody who comes later.
+        Topic(name=trustfeed.TOPIC, partitions=1, config=forever | never_lost),
         Topic(name=cataloguefeed.TOPIC, partitions=1, config=common | {"cleanup.policy": "compact"}),
         Topic(name=RULES, partitions=1, config=forever),
         Topic(name=audit.TOPIC, partitions=1, config=forever | never_lost),

@@ -2,8 +2,8 @@
 
 Fed with the topic's values (anybody might write there: what does not verify is refused and changes nothing), or with
 certificates from a file when verifying offline. The bus CA stands above all; below it keys, and departments' CAs with
-their own keys. The topic is compacted and a value may be written again, so their order says nothing: what comes before
-the certificate that it needs waits for it.
+their own keys. A value may be written again, so their order says nothing: what comes before the certificate that it
+needs waits for it.
 """
 
 from __future__ import annotations
@@ -228,7 +228,8 @@ class Trust:
 
     def gateways(self, owner: str, at: datetime) -> tuple[str, ...]:
         """Where a department's own gateways are reached, the newest certificate's addresses first; empty: nowhere."""
-        known = [self._certificates[one] for one in self._reached.get(owner, ()) if self._counts(one, at, owner)]
+        ids = reversed(self._reached.get(owner, ()))  # of one second, the last to come
+        known = [self._certificates[one] for one in ids if self._counts(one, at, owner)]
         known.sort(key=lambda one: one.not_before, reverse=True)
         return tuple(dict.fromkeys(url for one in known for url in one.urls))
 
@@ -363,7 +364,7 @@ def signed_text(record: str, fields: bytes) -> bytes:
 
 
 def topic_key(value: bytes) -> bytes:
-    """The Kafka key of a `bus.certificates` value: what compaction keeps one of."""
+    """The Kafka key of a `bus.certificates` value, by which tools tell them apart."""
     kind, body = BUS_CERTIFICATE.decode(value)["body"]
     match kind.rpartition(".")[2]:
         case "Certificate":
@@ -371,7 +372,7 @@ def topic_key(value: bytes) -> bytes:
         case "KemKey":
             return sha256(body["public_key"]).digest()
         case _:
-            # The value's own, so that compaction keeps an earlier one when a later one is written (again).
+            # The value's own: a cluster that compacts nevertheless keeps an earlier one beside a later one.
             return b"revocation" + bytes(body["certificate"]) + sha256(value).digest()
 
 

@@ -256,7 +256,7 @@ async def _announce(bus: Bus, kafka: Cluster, connection: asyncpg.Connection) ->
 
 
 async def publish_certificates(kafka: Cluster, values: Iterable[bytes]) -> None:
-    """Puts values on `bus.certificates`. The same value twice does no harm: the topic is compacted by key."""
+    """Puts values on `bus.certificates`. The same value twice does no harm."""
     await _publish(kafka, [(trustfeed.TOPIC, topic_key(value), value) for value in values])
 
 

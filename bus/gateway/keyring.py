@@ -152,9 +152,18 @@ class Keyring:
                 self._kem[key_id] = hpke.PrivateKey(self._stored(f"kem/{file.name}"))
         return self._kem.get(key_id)
 
-    def kem_due(self, now: datetime) -> bool:
-        """Whether there is no key that lasts long enough: its day is over, or somebody wants another one now."""
-        return self._current_kem(now) is None
+    def current_kem(self, now: datetime) -> bytes | None:
+        """The `bus.certificates` value of the newest key; None if it does not last long enough, or somebody wants
+        another one now."""
+        try:
+            about = json.loads((self._folder / "kem" / "current.json").read_text("ascii"))
+        except FileNotFoundError:
+            return None
+        lasts = datetime.fromisoformat(about["not_after"]) - now > self.lives.renew_before
+        value = bytes.fromhex(about["value"])
+        # It falls with the key that signed it; who has not taken up a renewed one yet must not undo what others did.
+        follow(self.signer, "gateway")
+        return value if lasts and BUS_CERTIFICATE.decode(value)["body"][1]["signer"] == self.signer.id else None
 
     def renew_kem(self, now: datetime) -> bytes:
         """The `bus.certificates` value of the newest key, made now if none lasts long enough.
@@ -162,7 +171,7 @@ class Keyring:
         The private key is on disk before the public one is known to anybody: no session is sealed to a lost key.
         """
         with self._lock():
-            current = self._current_kem(now)
+            current = self.current_kem(now)
             if current is not None:
                 return current
             key = hpke.PrivateKey.generate()
@@ -309,17 +318,6 @@ class Keyring:
             "wrapping": sorted(path.stem for path in (self._folder / "wrap").glob("*.key")),
             "punctured_sessions": sum(1 for _ in (self._folder / "left").glob("*.key")),
         }
-
-    def _current_kem(self, now: datetime) -> bytes | None:
-        try:
-            about = json.loads((self._folder / "kem" / "current.json").read_text("ascii"))
-        except FileNotFoundError:
-            return None
-        lasts = datetime.fromisoformat(about["not_after"]) - now > self.lives.renew_before
-        value = bytes.fromhex(about["value"])
-        # It falls with the key that signed it; who has not taken up a renewed one yet must not undo what others did.
-        follow(self.signer, "gateway")
-        return value if lasts and BUS_CERTIFICATE.decode(value)["body"][1]["signer"] == self.signer.id else None
 
     def _kem_file(self, key_id: bytes) -> Path:
         return self._folder / "kem" / f"{key_id.hex()}.key"

@@ -11,7 +11,6 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, date, datetime
-from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
@@ -188,6 +187,7 @@ class Gateway:
         self._untold = asyncio.Event()
         self._looking = asyncio.Lock()
         self._sessions = SessionKeys(keyring, catalogue)
+        self._told: bytes | None = None  # the KEM key that the certificates' topic has from here
         self._pool: asyncpg.Pool | None = None
         self._producer: AIOKafkaProducer | None = None
         self.findings = Findings(self._connection, self._log_reading)
@@ -516,16 +516,16 @@ class Gateway:
                 await asyncio.sleep(CHECK_SECONDS)
 
     async def _keep_kem(self) -> None:
-        """Makes the next key when it is due, at once if somebody wants one; the topic is told again now and then."""
-        told = monotonic()
+        """Makes the next key when it is due, at once if somebody wants one, and tells of one that another gateway made:
+        that one may have ended before it could."""
         while True:
             await asyncio.sleep(KEM_LOOK_SECONDS)
             try:
-                if not self._keyring.master.locked and (
-                    self._keyring.kem_due(datetime.now(UTC)) or monotonic() - told > RENEW_SECONDS
-                ):
+                if self._keyring.master.locked:
+                    continue
+                current = self._keyring.current_kem(datetime.now(UTC))
+                if current is None or current != self._told:
                     await self._renew_kem()
-                    told = monotonic()
             except Unavailable as exc:
                 log.warning("kem_renewal_delayed", code=exc.code)
 
@@ -560,11 +560,12 @@ class Gateway:
             await reader.stop()
 
     async def _renew_kem(self) -> None:
-        """Makes the day's key if it is time, and puts it on the topic (again: compaction keeps one)."""
+        """Makes the day's key if it is time, and puts it on the topic, for all that this process knows once."""
         assert self._producer is not None
         value = self._keyring.renew_kem(datetime.now(UTC))
         async with kafka_errors("publishing the KEM key"):
             await self._producer.send_and_wait(trustfeed.TOPIC, value, key=topic_key(value))
+        self._told = value
         await self._feed.catch_up()
 
     @asynccontextmanager

@@ -271,7 +271,7 @@ def test_a_kem_key_is_replaced_at_once_and_destroyed_for_all(keyring: Keyring, p
     (old,) = watching.kem_ids
     assert watching.kem(old) is not None
     keyring.rotate_kem()
-    assert watching.kem_due(NOW + timedelta(hours=1))
+    assert watching.current_kem(NOW + timedelta(hours=1)) is None
     assert watching.renew_kem(NOW + timedelta(hours=1)) != first
     keyring.destroy_kem(old)
     watching.refresh()

@@ -12,14 +12,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bus import deadletters, lookup
+from bus import deadletters, lookup, topics, trustfeed
 from bus.client import GatewayClient
 from bus.identity import Identity
+from bus.kafka import producer, stop
 from bus.opening import OpenedRecord
 from bus.pki import write_private
 from bus.subscriber import Wanted
 from bus.topics import group_of
-from bus.trust import Trust
+from bus.trust import Trust, revocation_value, topic_key
 from bus.trustfeed import TrustFeed
 from deploy import bootstrap, certificates
 from deploy.bootstrap import Bus
@@ -142,3 +143,25 @@ async def test_a_second_address_replaces_the_first(world: World) -> None:
         assert trust.gateways(provider.uscc, datetime.now(UTC)) == (second, first)
         assert trust.gateway_key(provider.uscc, datetime.now(UTC)).owner == provider.uscc
     assert replace(sealing, own_gateway=False).sealed_to == world.place.bus.operator
+
+
+async def test_who_may_write_certificates_takes_no_revocation_away(world: World) -> None:
+    """A provider's gateway writes its KEM keys beside them: null and other bytes under their keys remove nothing."""
+    provider = await world.join(issues=[(LICENCE, "")])
+    own, _ = await set_up(world, provider, "https://gateway.example")
+    bus, stolen = world.place.bus, provider.department.id
+    revocation = revocation_value(stolen, datetime.now(UTC), None, bus.authority.signer)
+    await bootstrap.publish_certificates(world.place.kafka, [revocation])
+    writer = await producer(own.cluster(world.place.servers, "gateway"), "test")
+    try:
+        for value in (None, b"", revocation[:-1]):
+            await writer.send_and_wait(trustfeed.TOPIC, value, key=topic_key(revocation))
+    finally:
+        await stop(writer)
+    async with certificates.knowing(bus.authority_der, world.place.kafka) as trust:
+        assert trust.revoked(stolen) is not None
+    # And the broker keeps what stands there: no compaction, no end.
+    wrong = await topics.differences(world.place.kafka, world.catalogue)
+    assert [one for one in wrong if one["topic"] == trustfeed.TOPIC] == []
+    (made,) = [one for one in topics.topics(world.catalogue, single_broker=True) if one.name == trustfeed.TOPIC]
+    assert (made.config["cleanup.policy"], made.config["retention.ms"]) == ("delete", "-1")
