@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_pem_x509_certificate
 
-from bus import disclosure
 from bus.client import GatewayClient
 from bus.people.client import Asker, PersonClient
 from bus.tlog.note import Algorithm, Verifier
@@ -120,6 +121,6 @@ async def trusting(home: Home, department: str | None) -> AsyncIterator[Trust]:
 
 def _authority(file: Path) -> bytes:
     try:
-        return disclosure.der(file.read_bytes())
-    except OSError as exc:
-        raise Misuse(Code.CONFIG_INVALID, f"{file}: cannot be read ({exc.strerror}): it certifies the bus") from exc
+        return load_pem_x509_certificate(file.read_bytes()).public_bytes(Encoding.DER)
+    except (OSError, ValueError) as exc:
+        raise Misuse(Code.CONFIG_INVALID, f"{file}: the bus CA's certificate cannot be read there") from exc
