@@ -115,10 +115,20 @@ class Publisher:
             await asyncio.to_thread(self._outbox.done, [s.leaf_hash for s in sealed])
 
     async def resend(self) -> int:
-        """Sends what is staged, byte for byte; returns how many records that were."""
+        """Sends what is staged, byte for byte; returns how many records that were.
+
+        What was sealed too long ago is sent, too, *because* the brokers may have it from then; a log line says so.
+        """
         if self._outbox is None:
             return 0
         pending = await asyncio.to_thread(self._outbox.pending)
+        since = (self._now() - session.LATE_ADMISSION).timestamp() * 1000
+        late = sum(one.record.int >> 80 < since for one in pending)  # a UUID's first 48 bits: milliseconds
+        if late:
+            detail = (
+                f"{late} staged records were sealed more than a day ago: if they are new to Kafka, none is admitted"
+            )
+            log.error("resent_late", code=Code.SESSION_LATE, detail=detail)
         for start in range(0, len(pending), MAX_DRAFTS):
             await self.send(pending[start : start + MAX_DRAFTS])
         return len(pending)

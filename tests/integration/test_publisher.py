@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaError
+from structlog.testing import CapturingLogger
 
 from bus import envelope, sealing
 from bus.outbox import Outbox
@@ -76,6 +77,10 @@ class Off(Publisher):
 
     def _now(self) -> datetime:
         return super()._now() + self.off
+
+
+class Late(Off):
+    off = timedelta(hours=25)
 
 
 @pytest.mark.parametrize(
@@ -181,9 +186,14 @@ async def test_a_value_that_breaks_the_catalogue_sends_nothing_and_is_not_repeat
 async def test_a_crash_between_stage_and_acknowledgement_sends_the_same_bytes(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrived: bool
 ) -> None:
-    """Whether or not the broker had them: the next run sends what was staged, and the index holds each once."""
+    """Whether or not the broker had them: the next run sends what was staged, and the index holds each once.
+
+    A run that comes a day later says that what is new to the broker by then is not admitted.
+    """
     parties = await world.parties()
     values = fresh_firm()
+    said = CapturingLogger()
+    monkeypatch.setattr("bus.publisher.log", said)
 
     def lost(*_: Any, **__: Any) -> None:
         raise KafkaError("lost")
@@ -201,9 +211,11 @@ async def test_a_crash_between_stage_and_acknowledgement_sends_the_same_bytes(
     with Outbox(tmp_path / "outbox.sqlite") as outbox:
         (staged,) = outbox.pending()
         assert len(await world.on_topic(TOPIC, staged.key)) == int(arrived)
-        async with Publisher(parties.provider, world.place.servers, world.catalogue, outbox=outbox) as publisher:
+        again = Late if arrived else Publisher
+        async with again(parties.provider, world.place.servers, world.catalogue, outbox=outbox) as publisher:
             state = outbox.licence(publisher.reference(LICENCE, values))
         assert outbox.pending() == []
+    assert [call.kwargs["code"] for call in said.calls if call.method_name == "error"] == [Code.SESSION_LATE] * arrived
     assert state is not None
     assert (state.sequence, state.leaf_hash) == (1, staged.leaf_hash)
     messages = await world.on_topic(TOPIC, staged.key)
