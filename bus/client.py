@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -95,19 +96,58 @@ class Line:
         raise _error(response.status_code, answer, url)
 
 
-class GatewayClient:
+class Asker(ABC):
+    """Whoever asks gateways: a department by its key, or a person in her session (`bus.people.client`)."""
+
+    def __init__(self, urls: Sequence[str], tls_authority: str) -> None:
+        self.line = Line(urls, tls_authority)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.line.__aexit__(kind, error, trace)
+
+    @abstractmethod
+    async def send(self, method: str, path: str, body: bytes, content_type: str) -> bytes:
+        """The answer's body. A gateway that is away or says 503 is passed over for the next.
+
+        Raises `Unavailable`, `Refused`, `Malformed`.
+        """
+
+    async def post_json(self, path: str, body: Any) -> Any:
+        """The JSON answer to a POST. Raises as `send`."""
+        return json_of(await self.send("POST", path, json.dumps(body).encode(), "application/json"))
+
+    async def get_json(self, path: str) -> Any:
+        """The JSON answer to a GET. Raises as `send`."""
+        return json_of(await self.send("GET", path, b"", "application/json"))
+
+    async def proof(self, entry: bytes) -> bytes:
+        """A `.tlog-proof` file's bytes: that the log has an entry, by its leaf hash, as a grant's results name it.
+
+        To be kept as a receipt (回执): `bus.tlog.proof` checks it offline. Raises as `send`, and `Refused` (NOT_FOUND)
+        until a checkpoint covers the entry, a second or two after the grant.
+        """
+        return await self.send("GET", f"/v1/audit/proofs/{entry.hex()}", b"", "text/plain")
+
+    async def fetch(self, path: str, token: str = "") -> bytes:
+        """A file of the log, by its path on a gateway: unsigned, and with a token if it is one of entries."""
+        return await self.line.ask("GET", path, b"", lambda _: bearer(token))
+
+
+class GatewayClient(Asker):
     """A department's: its requests are signed, and its grants checked.
 
     `urls` are the bus's gateways. Those of providers' own are found in their certificates, and asked for keys alone.
     """
 
     def __init__(self, identity: Identity, urls: Sequence[str]) -> None:
+        super().__init__(urls, identity.tls_authority)
         self.identity = identity
-        self.line = Line(urls, identity.tls_authority)
         self._own: dict[str, Line] = {}  # by owner
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -175,24 +215,8 @@ class GatewayClient:
             line.urls = list(urls)
         return line
 
-    async def post_json(self, path: str, body: Any) -> Any:
-        """The JSON answer to a signed POST. Raises `Unavailable`, `Refused`, `Malformed`."""
-        return json_of(await self.send("POST", path, json.dumps(body).encode(), "application/json"))
-
-    async def get_json(self, path: str) -> Any:
-        """The JSON answer to a signed GET. Raises as `post_json`."""
-        return json_of(await self.send("GET", path, b"", "application/json"))
-
-    async def proof(self, entry: bytes) -> bytes:
-        """A `.tlog-proof` file's bytes: that the log has an entry, by its leaf hash, as a grant's results name it.
-
-        To be kept as a receipt (回执): `bus.tlog.proof` checks it offline. Raises as `post_json`, and `Refused`
-        (NOT_FOUND) until a checkpoint covers the entry, a second or two after the grant.
-        """
-        return await self.send("GET", f"/v1/audit/proofs/{entry.hex()}", b"", "text/plain")
-
     async def send(self, method: str, path: str, body: bytes, content_type: str) -> bytes:
-        """The answer's body. A gateway that is away or says 503 is passed over for the next."""
+        """As `Asker`'s, signed."""
         return await self._send(self.line, method, path, body, content_type)
 
     async def _send(self, line: Line, method: str, path: str, body: bytes, content_type: str) -> bytes:
@@ -201,10 +225,6 @@ class GatewayClient:
             return httpsig.sign(self.identity.department, method, url, body) | {"Content-Type": content_type}
 
         return await line.ask(method, path, body, signed)
-
-    async def fetch(self, path: str, token: str = "") -> bytes:
-        """A file of the log, by its path on a gateway: unsigned, and with a token if it is one of entries."""
-        return await self.line.ask("GET", path, b"", lambda _: bearer(token))
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from math import inf
@@ -66,6 +66,7 @@ class Opened(OpenedRecord):
 # Takes a batch; done when it returns. `Malformed` or `Refused` says that a record itself is at fault: it becomes a dead
 # letter. Anything else ends the subscription with nothing of the batch committed.
 Handler = Callable[[Sequence[Opened]], Awaitable[None]]
+_Connected = tuple[AIOKafkaConsumer, AIOKafkaProducer, GatewayClient]
 
 
 @dataclass(slots=True)
@@ -116,15 +117,26 @@ class Subscriber:
         """Hands over batches until cancelled. Raises what the handler raises, with nothing of that batch committed."""
         wait = FIRST_WAIT
         while True:
-            async with self._connected(inf) as (reader, buried, client):
-                while (polled := await self._poll(reader)) is not None:
+            async with AsyncExitStack() as stack:
+                connected = await self._once_admitted(stack)
+                while connected is not None and (polled := await self._poll(connected[0])) is not None:
                     wait = FIRST_WAIT
                     if polled:
-                        await self._batch(reader, buried, client, polled, handler)
+                        await self._batch(*connected, polled, handler)
                     else:
                         self._measure_lag({})
             await asyncio.sleep(wait)  # an issuer of the item sees its topic, and may still not read it
             wait = min(wait * 2, LONGEST_WAIT)
+
+    async def _once_admitted(self, stack: AsyncExitStack) -> _Connected | None:
+        """None while Kafka lets the department do nothing at all: it is suspended."""
+        try:
+            return await stack.enter_async_context(self._connected(inf))
+        except Unavailable as exc:
+            if exc.code is not Code.KAFKA_FORBIDDEN:
+                raise
+            log.warning("not_allowed_to_read", code=exc.code, detail=exc.detail)
+            return None
 
     async def drain(self, handler: Handler) -> int:
         """Hands over what is on the topics now; returns how many records that were.
@@ -323,9 +335,7 @@ class Subscriber:
             log.warning("dead_letter", code=error.code, detail=error.detail, topic=message.topic, offset=message.offset)
 
     @asynccontextmanager
-    async def _connected(
-        self, patience: float
-    ) -> AsyncIterator[tuple[AIOKafkaConsumer, AIOKafkaProducer, GatewayClient]]:
+    async def _connected(self, patience: float) -> AsyncIterator[_Connected]:
         """`patience`: how many seconds an agreement may take to come into force at Kafka."""
         follow: asyncio.Task[None] | None = None
         reader: AIOKafkaConsumer | None = None

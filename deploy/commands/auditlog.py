@@ -14,9 +14,9 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bus import db, logexport, merkle
+from bus.client import Asker
 from bus.gateway import trail
 from bus.logexport import VKEY
-from bus.people.client import Asker
 from bus.pki import write_private
 from bus.recorder.guard import Guard, Signed
 from bus.tlog import policy, proof, verify

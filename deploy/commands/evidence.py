@@ -13,8 +13,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from bus import audit, evidence
+from bus.client import Asker
 from bus.evidence import EvidenceItem
-from bus.people.client import Asker
 from bus.pki import Role, write_private
 from bus.tables import Row
 from bus.tlog import note, policy, proof, tiles

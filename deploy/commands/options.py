@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509 import load_pem_x509_certificate
 
-from bus.client import GatewayClient
-from bus.people.client import Asker, PersonClient
+from bus.client import Asker, GatewayClient
+from bus.people.client import PersonClient
 from bus.tlog.note import Algorithm, Verifier
 from bus.trust import Trust
 from bus.trustfeed import TrustFeed
@@ -108,7 +106,7 @@ def session_token(home: Home) -> str:
 async def trusting(home: Home, department: str | None) -> AsyncIterator[Trust]:
     """The certificates as they stand on the bus now. A person reads no Kafka: hers begins with the bus CA's alone."""
     if department is None:
-        yield Trust(_authority(home.bus / "ca" / "ca.pem"))
+        yield Trust(home.load_bus().authority_der)
         return
     identity = home.identity(department)
     feed = TrustFeed(Trust(identity.authority), identity.cluster(home.stack().kafka), "command")
@@ -117,10 +115,3 @@ async def trusting(home: Home, department: str | None) -> AsyncIterator[Trust]:
         yield feed.trust
     finally:
         await feed.stop()
-
-
-def _authority(file: Path) -> bytes:
-    try:
-        return load_pem_x509_certificate(file.read_bytes()).public_bytes(Encoding.DER)
-    except (OSError, ValueError) as exc:
-        raise Misuse(Code.CONFIG_INVALID, f"{file}: the bus CA's certificate cannot be read there") from exc

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
 from bus import tables
-from bus.people.client import Asker
+from bus.client import Asker
 from bus.terms import LISTED, asked
 from consent.law import GROUNDS
 from consent.purposes import PURPOSES

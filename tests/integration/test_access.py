@@ -86,7 +86,10 @@ async def test_a_department_reads_what_an_agreement_shares_and_joins_its_own_gro
 
 
 async def test_a_subscriber_waits_for_its_agreement_and_goes_on_when_it_is_resumed(world: World) -> None:
-    """Without one it says KAFKA_FORBIDDEN; one that comes into force is enough; suspended and resumed loses nothing."""
+    """Without one it says KAFKA_FORBIDDEN; one that comes into force is enough; suspended and resumed loses nothing.
+
+    A department that is suspended as a whole does not end it either.
+    """
     provider = await world.join(issues=[(LICENCE, "")])
     reader = await world.join(receives=[LICENCE])
     group = await world.group(reader)
@@ -110,6 +113,12 @@ async def test_a_subscriber_waits_for_its_agreement_and_goes_on_when_it_is_resum
         second, _ = await world.firms(provider, 2)
         await world.act(provider, "agreements", agreement, "RESUME", "test")
         await world.until(lambda: there(4))
+        await world.db.execute("UPDATE org SET suspended = true WHERE uscc = $1", reader.uscc)
+        await world.until(lambda: _may_not(world, reader))
+        # It connects again, and may nothing at all. (Resumed it is handed the rest once the group has given up its former
+        # self, which could not take its leave: half a minute.)
+        await asyncio.sleep(1)
+        assert not running.done()
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
