@@ -115,8 +115,8 @@ async def test_a_subscriber_waits_for_its_agreement_and_goes_on_when_it_is_resum
         await world.until(lambda: there(4))
         await world.db.execute("UPDATE org SET suspended = true WHERE uscc = $1", reader.uscc)
         await world.until(lambda: _may_not(world, reader))
-        # It connects again, and may nothing at all. (Resumed it is handed the rest once the group has given up its former
-        # self, which could not take its leave: half a minute.)
+        # It connects again, and may nothing at all. (Resumed it is handed the rest once its group has given up its
+        # former self, which could not take its leave: half a minute.)
         await asyncio.sleep(1)
         assert not running.done()
     finally:
