@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
@@ -89,24 +90,39 @@ async def consumer(
 
 
 async def stop(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
-    """Stops a client; a consumer within seconds, a producer once what it has taken is sent or given up.
-
-    A broker answers one request of a connection after the other: a consumer's farewell can wait behind a join that is
-    held back until others join. Then the connection is closed, and the broker finds out by itself. A consumer of no
-    group parts from nobody: its connection is closed at once, for else its last fetch is waited for, half a second.
-    """
-    if isinstance(client, AIOKafkaConsumer) and client._group_id is None:
-        await client._client.close()
-    stopping = asyncio.ensure_future(client.stop())
+    """Stops a client; a consumer within seconds, a producer once what it has taken is sent or given up."""
+    stopping = asyncio.ensure_future(_farewell(client) if isinstance(client, AIOKafkaConsumer) else client.stop())
     try:
-        done, _ = await asyncio.wait({stopping}, timeout=STOP_SECONDS)
-        if not done and isinstance(client, AIOKafkaConsumer):
-            await client._client.close()
+        await asyncio.wait({stopping})
     finally:
         # Not awaited: aiokafka awaits tasks that it has cancelled, and ends as if whoever stops it were cancelled.
         await asyncio.wait({stopping})
         if not stopping.cancelled():
             stopping.exception()
+
+
+async def _farewell(client: AIOKafkaConsumer) -> None:
+    """A broker answers one request of a connection after the other, and TLS's farewell behind them all.
+
+    So connections are closed without one: the last fetch, which nobody wants, would be waited for, half a second. A
+    consumer's own farewell to its group can wait behind a join that is held back until others join: then connections
+    are closed under it, and the broker finds out by itself.
+    """
+    connections = client._client
+
+    async def hang_up() -> None:
+        for connection in connections._conns.values():
+            if connection.connected():
+                connection._writer.transport.abort()
+        await AIOKafkaClient.close(connections)
+
+    connections.close = hang_up
+    stopping = asyncio.ensure_future(client.stop())
+    await asyncio.wait({stopping}, timeout=STOP_SECONDS)
+    await connections.close()
+    await asyncio.wait({stopping}, timeout=STOP_SECONDS)
+    stopping.cancel()  # of its tasks one may have missed that it was cancelled
+    await stopping
 
 
 async def _start(client: AIOKafkaConsumer | AIOKafkaProducer, doing: str) -> None:

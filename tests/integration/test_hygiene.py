@@ -10,8 +10,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
+import pytest
+from aiokafka import AIOKafkaConsumer
 
 from bus import db
+from bus.kafka import partitions_of, stop
 from bus.publisher import Publisher
 from bus.recorder.service import Recorder
 from bus.subscriber import Opened
@@ -54,6 +57,19 @@ async def cancelled(work: Callable[[], Awaitable[object]], after: float) -> None
         assert task.cancelled(), task.exception()
         # Its traceback holds what was cancelled in the middle: aiokafka's first connection is closed by its finaliser.
         del task
+
+
+@pytest.mark.parametrize("group", [None, "hygiene"])
+async def test_a_reader_does_not_wait_for_its_last_fetch(world: World, group: str | None) -> None:
+    """A broker that has nothing new holds a fetch back, here for 20 s; whoever has read enough goes at once."""
+    async with leaves_nothing():
+        reader = AIOKafkaConsumer(**world.place.kafka.options(), group_id=group, fetch_max_wait_ms=20_000)
+        await reader.start()
+        reader.assign(await partitions_of(reader, f"licence.{LICENCE}"))
+        await reader.seek_to_end()
+        await reader.getmany(timeout_ms=200)
+        async with asyncio.timeout(RETURN_SECONDS):
+            await stop(reader)
 
 
 async def test_a_cancelled_publisher_leaves_nothing(world: World) -> None:
