@@ -5,41 +5,47 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from bus.gateway.app import status_of
 from deploy.serving import Bounds, Server
 from schemas.errors import DeptbusError
 
 GRACE_SECONDS = 5  # requests under way are answered; then the process ends
+App = Callable[..., Awaitable[None]]  # ASGI
 
 
-def probes(check: Callable[[], Awaitable[None]]) -> FastAPI:
-    """`check` raises a `DeptbusError` while the process is not ready."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+def probes(check: Callable[[], Awaitable[None]]) -> App:
+    """`check` raises a `DeptbusError` while the process is not ready: 503.
 
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    Without a framework, which would be most of what a recorder loads.
+    """
 
-    @app.get("/healthz")
-    async def healthz() -> Response:
-        return _json({"status": "ok"})
+    async def answer(path: str) -> tuple[int, str, bytes]:
+        match path:
+            case "/metrics":
+                return 200, CONTENT_TYPE_LATEST, generate_latest()
+            case "/healthz":
+                return _json({"status": "ok"})
+            case "/readyz":
+                try:
+                    await check()
+                except DeptbusError as exc:
+                    return _json({"code": exc.code.value, "detail": exc.detail}, 503)
+                return _json({"status": "ready"})
+        return _json({"detail": "Not Found"}, 404)
 
-    @app.get("/readyz")
-    async def readyz() -> Response:
-        try:
-            await check()
-        except DeptbusError as exc:
-            return _json({"code": exc.code.value, "detail": exc.detail}, status_of(exc))
-        return _json({"status": "ready"})
+    async def app(scope: Mapping[str, Any], _: object, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+        get = scope["method"] == "GET"
+        status, kind, body = await answer(scope["path"]) if get else _json({"detail": "Method Not Allowed"}, 405)
+        headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     return app
 
@@ -52,7 +58,7 @@ class Served:
     Within `bounds`.
     """
 
-    app: FastAPI
+    app: App
     port: int
     certificate: Path | None = None
     client_authority: Path | None = None
@@ -105,5 +111,5 @@ def _server(one: Served) -> Server:
     return Server(config, one.bounds)
 
 
-def _json(value: dict[str, Any], status: int = 200) -> Response:
-    return Response(json.dumps(value), status_code=status, media_type="application/json")
+def _json(value: dict[str, Any], status: int = 200) -> tuple[int, str, bytes]:
+    return status, "application/json", json.dumps(value).encode()

@@ -1,4 +1,7 @@
-"""`python -m deploy.process gateway|recorder|access`: one process of the bus, its metrics and its probes."""
+"""`python -m deploy.process gateway|recorder|access`: one process of the bus, its metrics and its probes.
+
+Each loads its own alone: a recorder has no use for a gateway's libraries.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,8 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from bus.gateway.app import create_app
-from bus.gateway.service import Gateway
 from bus.httpsig import authority
-from bus.keeper import Keeper
 from bus.logs import configure
-from bus.recorder.service import Recorder
 from bus.transport import Cluster
 from bus.trust import Trust
 from deploy.bootstrap import Bus
@@ -68,6 +67,9 @@ async def until_stopped(work: Awaitable[None]) -> None:
 
 
 async def _gateway(arguments: argparse.Namespace) -> None:
+    from bus.gateway.app import create_app
+    from bus.gateway.service import Gateway
+
     bus = Bus.load(arguments.bus)
     gateway = Gateway(
         keyring=bus.keyring(),
@@ -111,6 +113,8 @@ def _collect_seldom() -> None:
 
 
 async def _recorder(arguments: argparse.Namespace) -> None:
+    from bus.recorder.service import Recorder
+
     bus = Bus.load(arguments.bus)
     recorder = Recorder(
         bus.signer("recorder"),
@@ -133,6 +137,8 @@ async def _access(arguments: argparse.Namespace) -> None:
     """Kafka's access rules as agreements say. The only process that is Kafka's administrator."""
     if arguments.login is None:
         raise Misuse(Code.CONFIG_INVALID, "--login is wanted: access rules are its administrator's to make")
+    from bus.keeper import Keeper
+
     keeper = Keeper(Cluster.of(arguments.kafka, arguments.login), _dsn(arguments), Catalogue.load())
 
     async def check() -> None:

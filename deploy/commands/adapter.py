@@ -27,7 +27,6 @@ from bus.publisher import Publisher
 from bus.subscriber import Opened, Subscriber
 from deploy.home import Home, HomeOption
 from deploy.output import command, emit, err, facts
-from deploy.probes import Served, probes, serve
 from schemas.catalogue import Catalogue
 from schemas.errors import Code, Misuse
 
@@ -79,7 +78,11 @@ def register(app: typer.Typer) -> None:
             work = _feed(where, config.load(path, catalogue), catalogue, input_, once=once, report=report)
         # A stop is no error: what is staged is sent, and what is not committed handed over again, at the next start.
         with suppress(asyncio.CancelledError):
-            await (work if metrics_port is None else serve(Served(probes(_running), metrics_port), work=work))
+            if metrics_port is not None:
+                from deploy.probes import Served, probes, serve  # a server, only if it is wanted
+
+                work = serve(Served(probes(_running), metrics_port), work=work)
+            await work
 
 
 async def _running() -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,11 +22,13 @@ from bus.recorder.guard import Guard, Signed
 from bus.tlog import policy, proof, verify
 from bus.tlog.note import NoteSigner
 from bus.tlog.verify import Advance
-from deploy.bootstrap import Bus
 from deploy.commands.options import Caller, asking, log_key, verifier_key
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, facts
 from schemas.errors import Code, Misuse, Refused, Unavailable
+
+if TYPE_CHECKING:
+    from deploy.bootstrap import Bus
 
 _LEAF_HASH = re.compile("[0-9a-fA-F]{64}")
 

@@ -15,7 +15,6 @@ from bus.client import Asker, GatewayClient
 from bus.people.client import PersonClient
 from bus.tlog.note import Algorithm, Verifier
 from bus.trust import Trust
-from bus.trustfeed import TrustFeed
 from deploy.home import Home
 from schemas.errors import Code, Malformed, Misuse, Refused
 
@@ -108,6 +107,8 @@ async def trusting(home: Home, department: str | None) -> AsyncIterator[Trust]:
     if department is None:
         yield Trust(home.load_bus().authority_der)
         return
+    from bus.trustfeed import TrustFeed  # and Kafka's client with it, of which most commands have no need
+
     identity = home.identity(department)
     feed = TrustFeed(Trust(identity.authority), identity.cluster(home.stack().kafka), "command")
     try:

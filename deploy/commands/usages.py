@@ -9,12 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from adapters import tracker as data_tracker
 from deploy.commands.filters import Investigation, reader_of, time_of
 from deploy.commands.options import As, Caller, Subject, acting, asking, subject
 from deploy.home import Home, HomeOption
 from deploy.output import Json, command, emit, err, table
-from deploy.probes import Served, serve
 
 _COLUMNS = (
     *("时间 when (UTC)", "使用方 who", "提供方 whose", "事项 item", "目的 what for", "依据 ground", "内容 sections"),
@@ -68,6 +66,9 @@ def register_usages(audit: typer.Typer) -> None:
 
         Whoever reaches the port asks as the portal. Ctrl-C ends it.
         """
+        from adapters import tracker as data_tracker  # a server: of no use to those who ask
+        from deploy.probes import Served, serve
+
         where = Home.find(home)
         async with acting(where, department) as client:
             err.print(f"http://127.0.0.1:{port}/v2/heartbeat: as {department}")

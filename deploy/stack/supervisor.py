@@ -26,7 +26,6 @@ from urllib.parse import urlsplit
 import asyncpg
 import httpx
 
-from bus import authzen
 from bus.db import connect
 from bus.kafka import producer
 from bus.pki import write_private
@@ -132,6 +131,8 @@ class Supervisor:
         if self._postgres_at is not None and not self._postgres_at.startswith(("postgresql://", "postgres://")):
             raise Misuse(Code.CONFIG_INVALID, "--postgres: postgresql://USER:PASSWORD@HOST:PORT/DATABASE is wanted")
         if self._base_url is not None:
+            from bus import authzen  # and a web framework with it
+
             authzen.metadata(self._base_url)  # says what form it has
         if self._port is not None:
             with socket.socket() as probe:
