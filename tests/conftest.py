@@ -20,7 +20,7 @@ import pytest
 
 from bus import db
 from deploy.home import Home, Stack
-from tests.report import write_report
+from tests.report import ROOT, write_report
 
 UP_SECONDS = 600
 DOWN_SECONDS = 120
@@ -80,6 +80,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     # A broker here lives for seconds or minutes: Java's second compiler would take more than it gives back.
     os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
+    # Processes start by the hundred: where a machine wants no compiled files beside the code, they are kept apart.
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / "build" / "pycache"))
     if config.option.basetemp is None:
         config.option.basetemp = config.stash[_OWN_FOLDER] = tempfile.mkdtemp(prefix="deptbus-tests-")
 
