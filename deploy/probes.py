@@ -3,51 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from deploy.serving import Bounds, Server
 from schemas.errors import DeptbusError
 
 GRACE_SECONDS = 5  # requests under way are answered; then the process ends
-App = Callable[..., Awaitable[None]]  # ASGI
 
 
-def probes(check: Callable[[], Awaitable[None]]) -> App:
+def probes(check: Callable[[], Awaitable[None]]) -> Starlette:
     """`check` raises a `DeptbusError` while the process is not ready: 503.
 
-    Without a framework, which would be most of what a recorder loads.
+    Starlette alone, *because* FastAPI over it would be most of what a recorder loads.
     """
 
-    async def answer(path: str) -> tuple[int, str, bytes]:
-        match path:
-            case "/metrics":
-                return 200, CONTENT_TYPE_LATEST, generate_latest()
-            case "/healthz":
-                return _json({"status": "ok"})
-            case "/readyz":
-                try:
-                    await check()
-                except DeptbusError as exc:
-                    return _json({"code": exc.code.value, "detail": exc.detail}, 503)
-                return _json({"status": "ready"})
-        return _json({"detail": "Not Found"}, 404)
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
-    async def app(scope: Mapping[str, Any], _: object, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
-        get = scope["method"] == "GET"
-        status, kind, body = await answer(scope["path"]) if get else _json({"detail": "Method Not Allowed"}, 405)
-        headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
 
-    return app
+    async def readyz(_: Request) -> Response:
+        try:
+            await check()
+        except DeptbusError as exc:
+            return JSONResponse({"code": exc.code.value, "detail": exc.detail}, 503)
+        return JSONResponse({"status": "ready"})
+
+    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +51,7 @@ class Served:
     Within `bounds`.
     """
 
-    app: App
+    app: Starlette
     port: int
     certificate: Path | None = None
     client_authority: Path | None = None
@@ -109,7 +102,3 @@ def _server(one: Served) -> Server:
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     return Server(config, one.bounds)
-
-
-def _json(value: dict[str, Any], status: int = 200) -> tuple[int, str, bytes]:
-    return status, "application/json", json.dumps(value).encode()
