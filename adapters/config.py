@@ -91,17 +91,21 @@ def load(path: Path, catalogue: Catalogue) -> Department:
 
 def _read(name: str, document: dict[str, Any], catalogue: Catalogue) -> Department:
     item = catalogue.item(document.pop("item"))
-    given = {"encoding": "utf-8", "delimiter": ",", "path": ""} | document.pop("source")
+    given = {"encoding": "utf-8", "delimiter": ",", "path": ""} | _table("source", document.pop("source"))
     secrets = frozenset(given.pop("secret", ()))  # columns held as state or work secrets (国家秘密, 工作秘密)
     source = Source(**given)
     one_character = len(source.delimiter) == 1 and source.delimiter not in '"\r\n\0'
     if source.format not in FORMATS or source.encoding not in ENCODINGS or not one_character:
         raise ValueError(f"source: format is one of {FORMATS}, encoding one of {ENCODINGS}, delimiter one character")
-    fields = tuple(_field(key, value, item.schema.fields) for key, value in document.pop("fields").items())
+    given_fields = _table("fields", document.pop("fields"))
+    fields = tuple(_field(key, value, item.schema.fields) for key, value in given_fields.items())
     for field in fields:
         if secret := secrets.intersection(field.columns):
             raise Misuse(Code.FIELD_SECRET, f"fields.{field.name} reads {', '.join(sorted(secret))}, which is a secret")
-    issuers = {str(key).removeprefix("default"): str(value) for key, value in document.pop("issuers").items()}
+    issuers = {
+        str(key).removeprefix("default"): str(value)
+        for key, value in _table("issuers", document.pop("issuers")).items()
+    }
     if not issuers or not all(not key or (key.isdigit() and len(key) in (2, 4, 6)) for key in issuers):
         raise ValueError("issuers: `default` or division prefixes of 2, 4 or 6 digits")
     mapping = Department(
@@ -123,7 +127,14 @@ def _read(name: str, document: dict[str, Any], catalogue: Catalogue) -> Departme
     return mapping
 
 
-def _field(name: str, value: dict[str, Any], known: Mapping[str, Any]) -> FieldMap:
+def _table(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: a table is expected")
+    return value
+
+
+def _field(name: str, given: Any, known: Mapping[str, Any]) -> FieldMap:
+    value = _table(f"fields.{name}", given)
     unknown = value.keys() - {"columns", "column", "parser", "missing", "required", "currency"}
     if unknown:
         raise ValueError(f"fields.{name}: unknown key {', '.join(sorted(unknown))}")

@@ -238,6 +238,7 @@ class _File:
 
     def __init__(self, document: Any, file: str, catalogue: Catalogue) -> None:
         self._at = _At(file)
+        _check_texts(document, self._at)
         self._catalogue = catalogue
         self._file = self._at.mapping(document)
         self._at.known(self._file, _FILE)
@@ -428,6 +429,20 @@ class _File:
         if name not in self._group("subjects"):
             raise at.wrong(f"there is no subject {name!r} in this file")
         return sha256(name.encode()).hexdigest()
+
+
+def _check_texts(document: Any, at: _At) -> None:
+    """Escapes in JSON and YAML can write half a surrogate pair, which no answer and no error could repeat."""
+    waiting = [document]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            if any("\ud800" <= character <= "\udfff" for character in one):
+                raise at.wrong("half a surrogate pair is no text")
+        elif isinstance(one, Mapping):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, Sequence):
+            waiting += one
 
 
 def _merged(base: Mapping[str, Any], given: Mapping[str, Any], at: _At) -> Mapping[str, Any]:

@@ -173,9 +173,10 @@ class Consents:
 
     async def _seen(self, signed: Signed, body: ReceiptBody) -> Consent:
         """A party's own; or, for a portal, one of the subject that it names, once the log has that it asked."""
-        if body.subject is None or not await self._is_portal(signed):
+        asked = body.subject  # what is no subject is refused, whoever asks
+        pseudonyms = [] if asked is None else [self._pseudonym(item, asked) for item in self._catalogue.items]
+        if asked is None or not await self._is_portal(signed):
             return await self._rulebook.show(signed, Consent, body.id)
-        pseudonyms = [self._pseudonym(item, body.subject) for item in self._catalogue.items]
         about = await self._rulebook.about(signed, Consent, pseudonyms, everyone=True)
         found = [one for one in about if one.id == body.id]
         await self._log_reading(signed, signed.digest[:16], "", "consents:receipt", pseudonyms, len(found))

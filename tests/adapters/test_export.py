@@ -154,6 +154,9 @@ def test_xlsx_gives_the_same_as_csv(tmp_path: Path, department: Department) -> N
         ('format = "csv"', 'format = "csv"\ncolour = "red"'),
         ('item = "business-licence"', 'item = "business-license"'),
         ("[issuers]", "[issuers"),
+        ("[fields.name]", 'fields.phone = "电话"\n[fields.name]'),
+        ("[fields.name]", "[fields.name.name]"),
+        ("[issuers]", "[[issuers]]"),
     ],
 )
 def test_a_typing_error_in_the_declaration_is_refused(tmp_path: Path, old: str, new: str) -> None:

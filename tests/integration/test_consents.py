@@ -85,6 +85,8 @@ async def test_a_consent_is_asked_for_given_paused_resumed_and_withdrawn(world: 
     shown = await world.post(hall, "/v1/consents:show", {"id": consent["id"]})
     assert [one["act"] for one in shown["acts"]] == ["REQUEST", *(what for _, what, _ in steps)]
     assert shown["uses"] == {"count": 2, "last": str(TODAY)}
+    nobody = {"id": consent["id"], "subject": {"kind": "ORGANISATION", "id": consent["id"]}}
+    assert await refused(world, parties.consumer, "/v1/consents:receipt", nobody) == (400, Code.USCC_FORM)
     receipt = await world.post(parties.consumer, "/v1/consents:receipt", {"id": consent["id"]})
     record = receipt["dpv:hasRecordOfActivity"]
     assert [one["@type"][0] for one in record["dpv:hasConsentStatus"]] == [

@@ -145,6 +145,7 @@ def test_there_are_cases_enough() -> None:
         ("  given:", "  ours:", "two documents have one name"),
         ("provider: market, ", "", "agreements, ours, provider: is missing"),
         ("- {name: second", "- {name: second: x", "is no YAML"),
+        ("because: y", 'because: "\\uDE00"', "half a surrogate pair is no text"),
     ],
 )
 def test_a_file_that_cannot_be_meant_says_where(old: str, new: str, words: str, tmp_path: Path) -> None:
