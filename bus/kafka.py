@@ -35,6 +35,7 @@ FETCH_BYTES = 4 * 1024 * 1024  # per partition and fetch: bounds a consumer's me
 SESSION_TIMEOUT_MS = 30_000  # a busy loop must not look like a dead consumer
 CONNECT_TIMEOUT = 20.0
 STOP_SECONDS = 3.0
+CLOSED_SECONDS = 0.5  # without connections there is nothing to wait for
 ASK_SECONDS = 20.0
 POLL_MS = 1_000
 
@@ -120,8 +121,8 @@ async def _farewell(client: AIOKafkaConsumer) -> None:
     stopping = asyncio.ensure_future(client.stop())
     await asyncio.wait({stopping}, timeout=STOP_SECONDS)
     await connections.close()
-    await asyncio.wait({stopping}, timeout=STOP_SECONDS)
-    stopping.cancel()  # of its tasks one may have missed that it was cancelled
+    await asyncio.wait({stopping}, timeout=CLOSED_SECONDS)
+    stopping.cancel()  # aiokafka may wait for a coordinator that nobody looks for any more
     await stopping
 
 
