@@ -37,7 +37,7 @@ COPY_SECONDS = 6 * 3600.0  # a hundred million records; longer means that someth
 START_SECONDS = 60.0
 _GUARD = "guard.sqlite*"
 _BESIDE, _BEFORE = "restored", "before"  # what is put back until it is whole, and what it took the place of
-_STATES = "SELECT (SELECT size FROM log_state), (SELECT max(version) FROM schema_version)"
+_STATES = "SELECT (SELECT size FROM log_state), (SELECT max(version) FROM schema_version), pg_export_snapshot()"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,14 +72,19 @@ class Backup:
 async def back_up(dsn: str, folder: Path) -> Backup:
     """Copies the database as of now, while everything runs, into a new folder. Raises `Misuse`, `Unavailable`."""
     _make_empty(folder)
+    dump = folder / DUMP
+    options = ("--format=custom", "--no-owner", "--no-privileges", f"--file={dump}")
     connection = await db.connect(dsn)
     try:
-        async with db.postgres_errors("reading what there is"):
-            entries, schema = await connection.fetchrow(_STATES)
+        # One snapshot: what is counted is what is copied.
+        async with (
+            db.postgres_errors("reading what there is"),
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            entries, schema, snapshot = await connection.fetchrow(_STATES)
+            await _run("pg_dump", dsn, folder, *options, f"--snapshot={snapshot}")
     finally:
         await connection.close()
-    dump = folder / DUMP
-    await _run("pg_dump", dsn, folder, "--format=custom", "--no-owner", "--no-privileges", f"--file={dump}")
     dump.chmod(0o600)
     with dump.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
