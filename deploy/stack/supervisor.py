@@ -256,7 +256,8 @@ class Supervisor:
             if (own / "config.json").exists():
                 for url in map(urlsplit, bootstrap.Bus.load(own).signer("gateway").urls):
                     if url.hostname in ("127.0.0.1", "localhost"):
-                        yield f"gateway-{folder.name}", own, url.port or 443
+                        port = url.port or 443
+                        yield f"gateway-{folder.name}-{port}", own, port
 
     def _process(
         self,

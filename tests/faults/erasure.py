@@ -47,7 +47,7 @@ from tests.faults.traces import (
     of_text,
     opened_by,
 )
-from tests.integration.bus import Parties, Place, World
+from tests.integration.bus import Parties, World, place_of
 
 COMPLETE_SECONDS = 120.0
 READY_SECONDS = 60.0
@@ -221,17 +221,7 @@ async def erasure(folder: Path) -> Erasure:
         with brief():
             await plant.up()
         _check_readable(plant.children["gateway"].pid)
-        place = Place(
-            bus=plant.bus,
-            kafka=plant.administrator,
-            servers=plant.kafka,
-            dsn=plant.dsn,
-            gateways=(plant.gateway,),
-            metrics=(plant.metrics("gateway"),),
-            logs=(),
-            folder=plant.folder,
-        )
-        async with World(place) as world:
+        async with World(place_of(plant)) as world:
             return await _run(plant, world)
     finally:
         plant.down()

@@ -6,10 +6,11 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from deploy.stack.tls import TransportAuthority, administrator
 from schemas.errors import DeptbusError
 
 READY_SECONDS = 90.0
+STOP_SECONDS = 10  # of a gateway's own: it answers what is under way
 ROOT = Path(__file__).resolve().parents[2]
 PROVIDER = ("market", "11330411MB2A00011E")
 CONSUMER = ("tax", "12350600400000018P")
@@ -183,6 +185,29 @@ class Plant:
 def kill(child: Child) -> None:
     child.signal_group(signal.SIGKILL)
     child.process.wait(10)
+
+
+@contextmanager
+def gateway(bus: Path, kafka: str, dsn_file: Path, port: int, tls: Path, log: Path, *more: str | Path) -> Iterator[str]:
+    """One more gateway's process. Where its metrics and probes are: `until_ready` waits for it."""
+    metrics = free_ports(1)[0]
+    arguments = [
+        *(sys.executable, "-m", "deploy.process", "gateway", "--bus", bus, "--kafka", kafka),
+        *("--postgres-file", dsn_file, "--port", str(port), "--metrics-port", str(metrics), "--tls", tls, *more),
+    ]
+    child = start("gateway", arguments, log)
+    try:
+        yield f"http://127.0.0.1:{metrics}"
+    finally:
+        child.process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            child.process.wait(STOP_SECONDS)
+        kill(child)
+
+
+async def until_ready(url: str) -> None:
+    """Asks a process's probe, by where its metrics are."""
+    await _until(lambda: _ready(f"{url}/readyz"))
 
 
 async def _until(ask: Any) -> None:

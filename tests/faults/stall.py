@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
 
 from bus.outbox import Sealed
-from deploy.stack.child import free_ports, start
+from deploy.stack.child import free_ports
 from schemas.errors import Code
-from tests.faults.plant import Plant, _ready, _until, kill
-from tests.integration.bus import Parties, Place, World
+from tests.faults.plant import Plant, gateway, until_ready
+from tests.integration.bus import Parties, World, place_of
 
 PROMISE_SECONDS = 31.0
 WATCH_SECONDS = 36.0
@@ -50,29 +49,14 @@ class Stall:
 @asynccontextmanager
 async def two_gateways(plant: Plant, dsn_file: Path | None = None) -> AsyncIterator[World]:
     """The plant's and another one beside it: same keys, same engines, PostgreSQL by another way if one is given."""
-    port, metrics = free_ports(2)
-    arguments: list[str | Path] = [
-        *(sys.executable, "-m", "deploy.process", "gateway", "--bus", plant.folder / "bus", "--kafka", plant.kafka),
-        *("--postgres-file", dsn_file or plant.folder / "dsn", "--port", str(port), "--metrics-port", str(metrics)),
-        *("--tls", plant.certificate),
-    ]
-    child = start("gateway", arguments, plant.folder / "logs" / "gateway-second.log")
-    try:
-        await _until(lambda: _ready(f"http://127.0.0.1:{metrics}/readyz"))
-        place = Place(
-            bus=plant.bus,
-            kafka=plant.administrator,
-            servers=plant.kafka,
-            dsn=plant.dsn,
-            gateways=(plant.gateway, f"https://127.0.0.1:{port}"),
-            metrics=(f"{plant.metrics('gateway')}/metrics", f"http://127.0.0.1:{metrics}/metrics"),
-            logs=(),
-            folder=plant.folder,
-        )
-        async with World(place) as world:
+    port = free_ports(1)[0]
+    log, dsn = plant.folder / "logs" / "gateway-second.log", dsn_file or plant.folder / "dsn"
+    with gateway(plant.folder / "bus", plant.kafka, dsn, port, plant.certificate, log) as probes:
+        await until_ready(probes)
+        first = place_of(plant)
+        gateways, metrics = (*first.gateways, f"https://127.0.0.1:{port}"), (*first.metrics, f"{probes}/metrics")
+        async with World(replace(first, gateways=gateways, metrics=metrics)) as world:
             yield world
-    finally:
-        kill(child)
 
 
 async def stall(plant: Plant, seconds: float = WATCH_SECONDS) -> Stall:

@@ -37,7 +37,7 @@ from tests.fuzz.limits import Limits
 from tests.fuzz.running import Run, fuzz
 from tests.fuzz.target import ROOT
 from tests.fuzz.targets import TARGETS
-from tests.integration.bus import Place, World
+from tests.integration.bus import World, place_of
 from tests.report import write_report
 
 SECONDS = 1_620  # of the half an hour that there is: engines start, and what is found is made small
@@ -157,17 +157,7 @@ async def _endpoints(folder: Path, seconds: int, seed: int) -> Run:
     plant = Plant(folder)
     try:
         await plant.up()
-        place = Place(
-            bus=plant.bus,
-            kafka=plant.administrator,
-            servers=plant.kafka,
-            dsn=plant.dsn,
-            gateways=(plant.gateway,),
-            metrics=(),
-            logs=(),
-            folder=folder,
-        )
-        async with World(place) as world:
+        async with World(place_of(plant)) as world:
             there = await make(world)
             return await fuzz(
                 plant.gateway, plant.tls.file, there, folder, seed=seed, options=[f"--max-time={seconds}"]

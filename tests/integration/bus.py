@@ -50,6 +50,7 @@ from schemas.catalogue import Catalogue
 from schemas.errors import Code
 from schemas.operations import Operation
 from tests.faults.firms import BASE, credit_code, firm
+from tests.faults.plant import Plant
 from tests.integration.described import Described, described
 
 T = TypeVar("T")
@@ -76,6 +77,20 @@ class Place:
     metrics: tuple[str, ...]
     logs: tuple[Path, ...]
     folder: Path
+
+
+def place_of(plant: Plant) -> Place:
+    """A plant's bus, seen as a place: it may be killed and started again."""
+    return Place(
+        bus=plant.bus,
+        kafka=plant.administrator,
+        servers=plant.kafka,
+        dsn=plant.dsn,
+        gateways=(plant.gateway,),
+        metrics=(f"{plant.metrics('gateway')}/metrics",),
+        logs=(),
+        folder=plant.folder,
+    )
 
 
 @dataclass(slots=True)

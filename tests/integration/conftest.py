@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,44 +11,30 @@ import pytest
 from bus.pki import write_private
 from deploy.home import Home, Stack
 from deploy.stack.child import free_ports
-from tests.faults.plant import Plant, _ready, _until
-from tests.integration.bus import Place, World
+from tests.faults.plant import Plant, gateway, until_ready
+from tests.integration.bus import Place, World, place_of
 
-STOP_SECONDS = 10
 BASE_URL = "https://gateway.example"  # of the second gateway: the stack's own was told none
 
 
 @pytest.fixture(scope="session")
 def place(home: Home, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """The session's stack and a second gateway beside its own: same keys, same engines, another process."""
-    port, metrics = free_ports(2)
-    folder = tmp_path_factory.mktemp("second-gateway")
-    log, dsn_file = folder / "gateway.log", folder / "dsn"
+    port, folder = free_ports(1)[0], tmp_path_factory.mktemp("second-gateway")
+    log, dsn_file, tls = folder / "gateway.log", folder / "dsn", home.bus / "tls" / "gateway.pem"
     write_private(dsn_file, stack.postgres.encode())
-    arguments: list[str | Path] = [
-        *(sys.executable, "-m", "deploy.process", "gateway", "--bus", home.bus, "--kafka", stack.kafka),
-        *("--postgres-file", dsn_file, "--port", str(port), "--metrics-port", str(metrics)),
-        *("--base-url", BASE_URL, "--tls", home.bus / "tls" / "gateway.pem"),
-    ]
-    with log.open("wb") as output:
-        child = subprocess.Popen(list(map(str, arguments)), stdout=output, stderr=output)
-    try:
-        asyncio.run(_until(lambda: _ready(f"http://127.0.0.1:{metrics}/readyz")))
+    with gateway(home.bus, stack.kafka, dsn_file, port, tls, log, "--base-url", BASE_URL) as probes:
+        asyncio.run(until_ready(probes))
         yield Place(
             bus=home.load_bus(),
             kafka=stack.administrator,
             servers=stack.kafka,
             dsn=stack.postgres,
             gateways=(*stack.gateways, f"https://127.0.0.1:{port}"),
-            metrics=(*stack.metrics.values(), f"http://127.0.0.1:{metrics}/metrics"),
+            metrics=(*stack.metrics.values(), f"{probes}/metrics"),
             logs=(*map(Path, stack.logs.values()), log),
             folder=folder,
         )
-    finally:
-        child.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(STOP_SECONDS)
-        child.kill()
 
 
 @pytest.fixture
@@ -76,15 +58,5 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
 @pytest.fixture
 async def killable(plant: Plant) -> AsyncIterator[World]:
     """A world on the plant."""
-    place = Place(
-        bus=plant.bus,
-        kafka=plant.administrator,
-        servers=plant.kafka,
-        dsn=plant.dsn,
-        gateways=(plant.gateway,),
-        metrics=(),
-        logs=(),
-        folder=plant.folder,
-    )
-    async with World(place) as made:
+    async with World(place_of(plant)) as made:
         yield made

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -28,7 +25,7 @@ from deploy.certificates import Holder, Kind
 from deploy.stack.child import free_ports
 from deploy.stack.tls import TransportAuthority
 from schemas.errors import Code, Refused
-from tests.faults.plant import _ready, _until
+from tests.faults.plant import gateway, until_ready
 from tests.integration.bus import DUTY, LICENCE, PURPOSE, World, draft, fresh_firm, reads
 from tests.integration.test_subscriber import Handed
 
@@ -46,24 +43,12 @@ async def set_up(world: World, provider: Identity, url: str) -> tuple[Bus, Ident
 @asynccontextmanager
 async def running(world: World, own: Bus, port: int) -> AsyncIterator[None]:
     """The process that a provider runs on its own host: without a key of the bus's, with its own login at Kafka."""
-    place, metrics = world.place, free_ports(1)[0]
-    dsn, log = own.folder / "dsn", own.folder / "log"
+    place, dsn = world.place, own.folder / "dsn"
     write_private(dsn, place.dsn.encode())
     tls = TransportAuthority(place.bus.folder / "tls").server(f"own-{port}")
-    arguments = [
-        *(sys.executable, "-m", "deploy.process", "gateway", "--bus", own.folder, "--kafka", place.servers),
-        *("--postgres-file", dsn, "--port", port, "--metrics-port", metrics, "--tls", tls),
-    ]
-    with log.open("ab") as out:
-        child = subprocess.Popen(list(map(str, arguments)), stdout=out, stderr=out)
-    try:
-        await _until(lambda: _ready(f"http://127.0.0.1:{metrics}/readyz"))
+    with gateway(own.folder, place.servers, dsn, port, tls, own.folder / "log") as probes:
+        await until_ready(probes)
         yield
-    finally:
-        child.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(10)
-        child.kill()
 
 
 async def test_subscribers_ask_the_gateway_that_a_providers_certificate_names(world: World) -> None:
