@@ -418,6 +418,7 @@ async def _hand_over(handler: Handler, opened: Sequence[Opened]) -> list[tuple[O
     except (Malformed, Refused) as exc:
         if len(opened) == 1:
             return [(opened[0], exc)]
+        log.warning("batch_rejected", code=exc.code, detail=exc.detail, records=len(opened))
         return [rejected for one in opened for rejected in await _hand_over(handler, [one])]
     return []
 
