@@ -9,6 +9,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -78,6 +79,9 @@ def pytest_configure(config: pytest.Config) -> None:
     As root PostgreSQL runs as another user, who must pass through the folders above its data. Every start of pytest
     closes the usual one, `/tmp/pytest-of-root`, to others: under the servers of a run that is under way.
     """
+    # Where the tests run in the background of a script, which ignores Ctrl-C, what they start must not: `up` heeds that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # A broker here lives for seconds or minutes: Java's second compiler would take more than it gives back.
     os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
     # Processes start by the hundred: where a machine wants no compiled files beside the code, they are kept apart.
