@@ -79,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
     As root PostgreSQL runs as another user, who must pass through the folders above its data. Every start of pytest
     closes the usual one, `/tmp/pytest-of-root`, to others: under the servers of a run that is under way.
     """
-    # Where the tests run in the background of a script, which ignores Ctrl-C, what they start must not: `up` heeds that.
+    # Where tests run in the background of a script, which ignores Ctrl-C, what they start must not: `up` heeds that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # A broker here lives for seconds or minutes: Java's second compiler would take more than it gives back.
