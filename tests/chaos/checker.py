@@ -238,11 +238,10 @@ class Checker:
             try:
                 if connection is None or connection.is_closed():
                     connection = await asyncpg.connect(self._dsn, timeout=STEP_SECONDS, command_timeout=STEP_SECONDS)
+                before = self.log.checkpoint
                 note = await connection.fetchval("SELECT note FROM log_checkpoint")
                 if note is not None:
-                    self.log.served(note)
-            except ValueError as exc:
-                self.topics.breaks.append(str(exc))
+                    self.topics.breaks += self.log.served(note, before)
             except (OSError, TimeoutError, asyncpg.PostgresError, *ASYNCPG):
                 if connection is not None:
                     connection.terminate()
@@ -403,7 +402,8 @@ class Checker:
         return broken
 
     async def _log(self, connection: asyncpg.Connection) -> list[str]:
-        """The stored log since the last look, and the checkpoint that stands now."""
+        """The stored log since the last look, and the checkpoint that stands with it."""
+        before = self.log.checkpoint
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             state = await connection.fetchrow("SELECT size, root FROM log_state")
             published = await connection.fetchrow("SELECT note FROM log_checkpoint")
@@ -420,6 +420,7 @@ class Checker:
             {(row["level"], row["number"]): row["hashes"] for row in tiles},
             {row["number"]: row["entries"] for row in bundles},
             published["note"],
+            before,
         )
 
 
@@ -429,8 +430,14 @@ class StoredLog:
     def __init__(self, tree: Growing, vkey: str) -> None:
         self._tree = tree
         self._name, self._key = _vkey(vkey)
-        self.size = self.checkpoint = self.checkpoints = 0
+        self.size = self.checkpoints = 0
+        self._newest = (0, b"")
         self._served: list[tuple[int, bytes]] = []  # roots of what was not read yet
+
+    @property
+    def checkpoint(self) -> int:
+        """The largest that was seen."""
+        return self._newest[0]
 
     def compare(
         self,
@@ -439,8 +446,12 @@ class StoredLog:
         tiles: Mapping[tuple[int, int], bytes],
         bundles: Mapping[int, bytes],
         note: bytes,
+        before: int,
     ) -> list[str]:
-        """What is not as the topic says. The log may be ahead of what was read of it: then by what was read."""
+        """What is not as the topic says. The log may be ahead of what was read of it: then by what was read.
+
+        `note` was read with it, when a checkpoint of `before` had been seen.
+        """
         tree, known = self._tree, min(size, len(self._tree))
         broken = []
         if size < self.size:
@@ -458,28 +469,32 @@ class StoredLog:
             if leaves[: len(wanted)] != wanted or (size == known and len(leaves) != len(wanted)):
                 broken.append(f"bundle {number} is another")
         self.size = known
-        self.served(note)
+        broken += self.served(note, before)
         due = [one for one in self._served if one[0] <= len(tree)]
         self._served = [one for one in self._served if one[0] > len(tree)]
         return broken + [f"a signed checkpoint of {n} has another root" for n, root in due if root != tree.root(n)]
 
-    def served(self, note: bytes) -> None:
-        """A checkpoint as it was served. Raises `ValueError` if it is not the log's, or smaller than the one before."""
+    def served(self, note: bytes, before: int) -> list[str]:
+        """What is wrong with a checkpoint as it was served: it is not the log's, or went back.
+
+        `before`: the largest that had been seen when this one was asked for. Two are read at once: what was seen since
+        then says nothing about it.
+        """
         text, _, signatures = note.decode().partition("\n\n")
         origin, size, root = text.split("\n")
         own = [line.split(" ")[2] for line in signatures.splitlines() if line.split(" ")[1] == origin == self._name]
         if not own:
-            raise ValueError("a checkpoint has no signature of the log")
+            return ["a checkpoint has no signature of the log"]
         try:
             self._key.verify(base64.b64decode(own[0])[4:], (text + "\n").encode())
         except InvalidSignature:
-            raise ValueError("a checkpoint's signature does not hold") from None
-        if int(size) < self.checkpoint:
-            raise ValueError(f"a checkpoint of {size} after one of {self.checkpoint}")
-        if int(size) > self.checkpoint or not self.checkpoints:
-            self.checkpoints += 1
-            self.checkpoint = int(size)
-            self._served.append((int(size), base64.b64decode(root)))
+            return ["a checkpoint's signature does not hold"]
+        served = (int(size), base64.b64decode(root))
+        if served != self._newest:
+            self._served.append(served)
+            self.checkpoints += served > self._newest
+            self._newest = max(served, self._newest)
+        return [f"a checkpoint of {size} after one of {before}"] if int(size) < before else []
 
 
 async def _answered(ask: Callable[[], Awaitable[T]], deadline: float) -> T:
