@@ -52,7 +52,7 @@ SIDES = ("a", "b")
 # took 70 s instead of 48, and a full course came to 186 records a second.
 FLAGS = ("-Xmx256m", "-XX:TieredStopAtLevel=1")
 DISK_MIB = {"broker": 4_096, "postgres": 8_192}  # an hour of the load takes half of it
-RATE = 115.0  # records a second of each of two publishers
+RATE = 110.0  # records a second of each of two publishers
 SINK = "chaos"
 # Debian's package `faketime`: steps the clock of one process while it runs, and leaves the steady one alone.
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")

@@ -50,15 +50,18 @@ END_SECONDS = 5.0
 
 
 async def publisher(a: argparse.Namespace) -> None:
-    """`--rate` records a second on average: after an outage as fast as it can, until it is where it would be."""
+    """`--rate` records a second since it first began: after an outage as fast as it can, until it is where it would be.
+
+    A department's work does not wait for the bus; nor for this process, which ends with an outage and is started again.
+    """
     identity, progress = Identity.load(a.plant / "orgs" / PROVIDER[0]), a.folder / "batch"
     with Outbox(a.folder / "outbox.sqlite") as outbox:
         staged = outbox.pending()
         async with Publisher(identity, a.kafka, Catalogue.load(), outbox=outbox) as sdk:
             _note(a.folder / "acknowledged", [one.leaf_hash.hex() for one in staged])  # it sent them when it connected
-            begun, first = time.monotonic(), _number(progress)
-            for number in itertools.count(first):
-                await asyncio.sleep(begun + (number - first) * (ISSUED + CHANGED) / a.rate - time.monotonic())
+            begun = _begun(a.folder / "begun")
+            for number in itertools.count(_number(progress)):
+                await asyncio.sleep(begun + number * (ISSUED + CHANGED) / a.rate - time.monotonic())
                 drafts = _batch(sdk, outbox, a.first, number)
                 if drafts:
                     sealed = await sdk.publish(drafts)
@@ -247,6 +250,16 @@ def _number(path: Path) -> int:
         return int(path.read_text("ascii"))
     except (OSError, ValueError):
         return 0
+
+
+def _begun(path: Path) -> float:
+    """When it first ran, by the machine's clock that nobody steps."""
+    try:
+        return float(path.read_text("ascii"))
+    except (OSError, ValueError):
+        now = time.monotonic()
+        path.write_text(str(now), "ascii")
+        return now
 
 
 def _set(path: Path, number: int) -> None:
