@@ -414,13 +414,11 @@ class Checker:
             bundles = await connection.fetch("SELECT number, entries FROM log_bundle WHERE number >= $1", first)
         if state is None or published is None:
             return ["there is no log"]
-        return self.log.compare(
+        return self.log.served(published["note"], before) + self.log.compare(
             state["size"],
             state["root"],
             {(row["level"], row["number"]): row["hashes"] for row in tiles},
             {row["number"]: row["entries"] for row in bundles},
-            published["note"],
-            before,
         )
 
 
@@ -445,12 +443,10 @@ class StoredLog:
         root: bytes,
         tiles: Mapping[tuple[int, int], bytes],
         bundles: Mapping[int, bytes],
-        note: bytes,
-        before: int,
     ) -> list[str]:
-        """What is not as the topic says. The log may be ahead of what was read of it: then by what was read.
+        """What is not as the topic says, checkpoints that were served among it.
 
-        `note` was read with it, when a checkpoint of `before` had been seen.
+        The log may be ahead of what was read of it: then by what was read.
         """
         tree, known = self._tree, min(size, len(self._tree))
         broken = []
@@ -469,7 +465,6 @@ class StoredLog:
             if leaves[: len(wanted)] != wanted or (size == known and len(leaves) != len(wanted)):
                 broken.append(f"bundle {number} is another")
         self.size = known
-        broken += self.served(note, before)
         due = [one for one in self._served if one[0] <= len(tree)]
         self._served = [one for one in self._served if one[0] > len(tree)]
         return broken + [f"a signed checkpoint of {n} has another root" for n, root in due if root != tree.root(n)]

@@ -59,7 +59,10 @@ async def publisher(a: argparse.Namespace) -> None:
         staged = outbox.pending()
         async with Publisher(identity, a.kafka, Catalogue.load(), outbox=outbox) as sdk:
             _note(a.folder / "acknowledged", [one.leaf_hash.hex() for one in staged])  # it sent them when it connected
-            begun = _begun(a.folder / "begun")
+            since = a.folder / "since"
+            if not since.exists():
+                _set(since, int(time.monotonic()))  # the machine's, which nobody steps
+            begun = _number(since)
             for number in itertools.count(_number(progress)):
                 await asyncio.sleep(begun + number * (ISSUED + CHANGED) / a.rate - time.monotonic())
                 drafts = _batch(sdk, outbox, a.first, number)
@@ -250,16 +253,6 @@ def _number(path: Path) -> int:
         return int(path.read_text("ascii"))
     except (OSError, ValueError):
         return 0
-
-
-def _begun(path: Path) -> float:
-    """When it first ran, by the machine's clock that nobody steps."""
-    try:
-        return float(path.read_text("ascii"))
-    except (OSError, ValueError):
-        now = time.monotonic()
-        path.write_text(str(now), "ascii")
-        return now
 
 
 def _set(path: Path, number: int) -> None:

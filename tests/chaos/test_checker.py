@@ -35,7 +35,7 @@ def _note(tree: Growing, size: int, signer: NoteSigner = LOG, root: bytes | None
 
 
 def _compared(log: StoredLog, tree: Growing, note: bytes, before: int = 0, **other: object) -> list[str]:
-    """All of the log, or with something in it `other`."""
+    """A checkpoint and all of the log, or with something in it `other`."""
     size = len(ENTRIES)
     bundles = [b"".join(len(e).to_bytes(2) + e for e in ENTRIES[at : at + WIDTH]) for at in range(0, size, WIDTH)]
     stored = {
@@ -44,7 +44,7 @@ def _compared(log: StoredLog, tree: Growing, note: bytes, before: int = 0, **oth
         "tiles": {(level, n): tree.tile(level, n, size) for level, n in ((0, 0), (0, 1), (1, 0))},
         "bundles": dict(enumerate(bundles)),
     }
-    return log.compare(**(stored | other), note=note, before=before)  # type: ignore[arg-type]
+    return log.served(note, before) + log.compare(**(stored | other))  # type: ignore[arg-type]
 
 
 def test_a_log_as_its_topic_says(log: StoredLog, tree: Growing) -> None:

@@ -19,7 +19,7 @@ from bus.tlog import checkpoint, note
 from deploy.home import Home, Stack
 from schemas.errors import Code, Refused
 from tests.go.programs import Programs, batch_proof
-from tests.integration.bus import LICENCE, Place, World
+from tests.integration.bus import LICENCE, World, place_on
 
 FIRMS = 100
 READINGS = 3  # so that the log has a full bundle and a partial one
@@ -27,17 +27,7 @@ READINGS = 3  # so that the log has a full bundle and a partial one
 
 @pytest.fixture
 async def world(home: Home, stack: Stack, tmp_path: Path) -> AsyncIterator[World]:
-    place = Place(
-        bus=home.load_bus(),
-        kafka=stack.administrator,
-        servers=stack.kafka,
-        dsn=stack.postgres,
-        gateways=tuple(stack.gateways),
-        metrics=tuple(stack.metrics.values()),
-        logs=(),
-        folder=tmp_path,
-    )
-    async with World(place) as made:
+    async with World(place_on(home, stack, tmp_path)) as made:
         yield made
 
 

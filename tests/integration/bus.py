@@ -46,6 +46,7 @@ from bus.trust import Trust
 from bus.trustfeed import TrustFeed
 from deploy import bootstrap
 from deploy.bootstrap import Bus
+from deploy.home import Home, Stack
 from schemas.catalogue import Catalogue
 from schemas.errors import Code
 from schemas.operations import Operation
@@ -90,6 +91,20 @@ def place_of(plant: Plant) -> Place:
         metrics=(f"{plant.metrics('gateway')}/metrics",),
         logs=(),
         folder=plant.folder,
+    )
+
+
+def place_on(home: Home, stack: Stack, folder: Path) -> Place:
+    """A session's stack, seen as a place, with a folder of its own."""
+    return Place(
+        bus=home.load_bus(),
+        kafka=stack.administrator,
+        servers=stack.kafka,
+        dsn=stack.postgres,
+        gateways=tuple(stack.gateways),
+        metrics=tuple(stack.metrics.values()),
+        logs=tuple(map(Path, stack.logs.values())),
+        folder=folder,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +12,7 @@ from bus.pki import write_private
 from deploy.home import Home, Stack
 from deploy.stack.child import free_ports
 from tests.faults.plant import Plant, gateway, until_ready
-from tests.integration.bus import Place, World, place_of
+from tests.integration.bus import Place, World, place_of, place_on
 
 BASE_URL = "https://gateway.example"  # of the second gateway: the stack's own was told none
 
@@ -25,16 +25,9 @@ def place(home: Home, stack: Stack, tmp_path_factory: pytest.TempPathFactory) ->
     write_private(dsn_file, stack.postgres.encode())
     with gateway(home.bus, stack.kafka, dsn_file, port, tls, log, "--base-url", BASE_URL) as probes:
         asyncio.run(until_ready(probes))
-        yield Place(
-            bus=home.load_bus(),
-            kafka=stack.administrator,
-            servers=stack.kafka,
-            dsn=stack.postgres,
-            gateways=(*stack.gateways, f"https://127.0.0.1:{port}"),
-            metrics=(*stack.metrics.values(), f"{probes}/metrics"),
-            logs=(*map(Path, stack.logs.values()), log),
-            folder=folder,
-        )
+        first = place_on(home, stack, folder)
+        gateways, metrics = (*first.gateways, f"https://127.0.0.1:{port}"), (*first.metrics, f"{probes}/metrics")
+        yield replace(first, gateways=gateways, metrics=metrics, logs=(*first.logs, log))
 
 
 @pytest.fixture
